@@ -1,0 +1,57 @@
+"""Who is at the other end (`Peer`) and who was authenticated (`Principal`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """The downstream's connection, as TLS and the socket tell it. One object per connection."""
+
+    ip: str
+    port: int
+    prefix: str
+    """Address prefix that budgets are kept by: the IPv4 address, or the first 64 bits of the IPv6 address."""
+    sni: str | None
+    """TLS server name, lower-case; None when absent or an IP literal (RFC 6066 §3)."""
+    tls_version: str
+    tls_cipher: str
+    spiffe_id: str | None = None
+    """Proven identity of the client certificate; None when the listener does not ask for one."""
+    certificate_sha256: str | None = None
+
+
+# Identity is the object: steps key their small per-principal caches by it, so `eq=False`.
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Principal:
+    """Who was authenticated. Anonymous is a value (`ANONYMOUS`), never None. Built only inside `authn/`."""
+
+    method: str
+    """Name of the authentication method: `jwt`, … or `anonymous`."""
+    issuer: str
+    subject: str
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    tenant: str | None = None
+    client_id: str | None = None
+    acr: str | None = None
+    issued_ns: int = 0
+    """`iat` of the token in nanoseconds since the epoch; 0 where there is none."""
+    expires_ns: int = 0
+    """`exp` of the token in nanoseconds since the epoch; 0 = does not expire."""
+    jwt_kid: str | None = None
+    jwt_alg: str | None = None
+    jwt_id: str | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.method == "anonymous"
+
+    @property
+    def uid(self) -> str:
+        """`<issuer>#<subject>`, the uid of `Edge::User`."""
+        return f"{self.issuer}#{self.subject}"
+
+
+ANONYMOUS = Principal(method="anonymous", issuer="", subject="")

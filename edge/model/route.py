@@ -1,0 +1,93 @@
+"""Routes and path patterns as values. `config` builds them, `routing` compiles and matches them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Wildcard(Enum):
+    """What a pattern segment may be instead of a literal."""
+
+    ONE = "*"
+    """Exactly one segment."""
+    REST = "**"
+    """The prefix itself and everything below it; only as the last segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """`{name}`: one segment, captured."""
+
+    name: str
+
+
+Segment = str | Capture | Wildcard
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A parsed path pattern; `text` is what the file said. `/orders/{id}/**` → ("orders", Capture("id"), REST)."""
+
+    text: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCondition:
+    """A header or query parameter that must equal a value; the name of a header is lower-case."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a route forwards to. `spiffe_id` is who must answer there, whatever the address."""
+
+    service: str
+    spiffe_id: str
+    endpoints: tuple[tuple[str, int], ...] = ()
+    """(host, port) pairs written in the file; registered instances join them."""
+    strip_prefix: str = ""
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """A fixed answer given by the gateway itself (the route kind `respond:`)."""
+
+    status: int
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One route of routes.yaml. Identity is the object; names are unique."""
+
+    name: str
+    pattern: PathPattern
+    hosts: tuple[str, ...]
+    methods: tuple[str, ...]
+    upstream: Upstream
+    auth: tuple[str, ...]
+    """Authentication methods in the order they are tried; empty only when `public_reason` is set."""
+    public_reason: str | None = None
+    headers: tuple[FieldCondition, ...] = ()
+    query: tuple[FieldCondition, ...] = ()
+    encoded_slash: bool = False
+    """`%2F` in a path segment is allowed on this route."""
+    forward_token: bool = False
+    """Pass `Authorization` on to the upstream."""
+    max_body_bytes: int = 1 << 30
+    place: tuple[str, int, int] = field(default=("routes.yaml", 1, 1), compare=False)
+    """(file, line, column) for messages."""
+
+
+@dataclass(slots=True, eq=False)
+class RouteMatch:
+    """A route together with the segments it captured."""
+
+    route: Route
+    params: dict[str, str]
