@@ -53,15 +53,6 @@ class Upstream:
     timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Respond:
-    """A fixed answer given by the gateway itself (the route kind `respond:`)."""
-
-    status: int
-    body: str = ""
-    content_type: str = "text/plain; charset=utf-8"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One route of routes.yaml. Identity is the object; names are unique."""
