@@ -1,0 +1,133 @@
+"""Routes, compiled into a tree of path segments, in the order of design §6; and what is wrong between two routes.
+
+The order, decided here once and only followed by `match`:
+1. From the left, a literal segment comes before `*` or `{name}`, and these before `/**`.
+2. Among routes of one pattern, more header and query conditions come first.
+3. Then routes that name the host before those for any host.
+The first pattern that has a route for this host whose conditions hold decides: if none of its routes takes the method,
+the answer is 405, and a less specific pattern is not tried. So a weaker route below can never be reached by changing the
+method (attack A13). Two routes that no rule orders and one request could match are an error at load (`overlaps`).
+
+Sample: /orders/{id} [GET], /orders/** [GET, POST]:
+
+    root ─ "orders" ─ one: leaf /orders/{id}
+                    └ rest: leaf /orders/**
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edge.model.route import Capture, FieldCondition, Route, RouteMatch, Wildcard
+from edge.routing.pattern import shape
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One route at its leaf, with what a match looks at in the form that is quickest to look at."""
+
+    route: Route
+    hosts: frozenset[str] | None
+    """None: any host of the listener."""
+    methods: frozenset[str]
+    headers: tuple[tuple[bytes, bytes], ...]
+    query: tuple[tuple[str, str], ...]
+    captures: tuple[tuple[int, str], ...]
+    """(position in `path.split("/")`, name)."""
+    encoded_slash: bool
+    bare_match: RouteMatch
+    """The match of a route that captures nothing: always the same, so built once."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One position in a path. Leaves are ordered: the first entry that fits is the right one."""
+
+    literals: dict[str, Node] = field(default_factory=dict)
+    one: Node | None = None
+    rest: tuple[Entry, ...] = ()
+    """Routes whose pattern ends here in `/**`."""
+    end: tuple[Entry, ...] = ()
+    """Routes whose pattern ends exactly here."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """All routes of a gateway, and the hosts that it answers for."""
+
+    root: Node
+    hosts: frozenset[str]
+    routes: tuple[Route, ...]
+    """In the order of the file."""
+
+
+def compile(routes: Sequence[Route], hosts: Iterable[str]) -> Table:
+    """`hosts`: those of the public listener, lower-case. The routes must hold no pair of `overlaps`."""
+    root = Node()
+    for route in routes:
+        _insert(root, _entry(route))
+    return Table(root, frozenset(hosts), tuple(routes))
+
+
+def _entry(route: Route) -> Entry:
+    segments = route.pattern.segments
+    return Entry(
+        route=route,
+        hosts=frozenset(route.hosts) or None,
+        methods=frozenset(route.methods),
+        headers=tuple((each.name.encode("ascii"), each.value.encode("utf-8")) for each in route.headers),
+        query=tuple((each.name, each.value) for each in route.query),
+        captures=tuple((at, segment.name) for at, segment in enumerate(segments, 1) if isinstance(segment, Capture)),
+        encoded_slash=route.encoded_slash,
+        bare_match=RouteMatch(route, {}),
+    )
+
+
+def _insert(root: Node, entry: Entry) -> None:
+    node = root
+    for segment in shape(entry.route.pattern):
+        if segment is Wildcard.REST:
+            node.rest = _ordered((*node.rest, entry))
+            return
+        if segment is Wildcard.ONE:
+            node.one = node.one or Node()
+            node = node.one
+        elif isinstance(segment, str):
+            node = node.literals.setdefault(segment, Node())
+    node.end = _ordered((*node.end, entry))
+
+
+def _ordered(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: (-_conditions(entry.route), entry.hosts is None)))
+
+
+def _conditions(route: Route) -> int:
+    return len(route.headers) + len(route.query)
+
+
+def overlaps(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
+    """Pairs (earlier, later) that some request matches both of, with nothing in the order to tell which one decides."""
+    by_shape: dict[tuple[str | Wildcard, ...], list[Route]] = {}
+    for later in routes:
+        same_paths = by_shape.setdefault(shape(later.pattern), [])
+        for earlier in same_paths:
+            if _is_equal(earlier, later):
+                yield earlier, later
+        same_paths.append(later)
+
+
+def _is_equal(a: Route, b: Route) -> bool:
+    if _conditions(a) != _conditions(b) or bool(a.hosts) != bool(b.hosts):
+        return False
+    if a.hosts and not set(a.hosts) & set(b.hosts):
+        return False
+    if not set(a.methods) & set(b.methods):
+        return False
+    return not (_exclude(a.headers, b.headers) or _exclude(a.query, b.query))
+
+
+def _exclude(a: Iterable[FieldCondition], b: Iterable[FieldCondition]) -> bool:
+    """Whether one name must have two values: a condition holds only for a name that occurs exactly once."""
+    wanted = {each.name: each.value for each in a}
+    return any(wanted.get(each.name, each.value) != each.value for each in b)
