@@ -1,0 +1,21 @@
+"""Who calls: the step from `Request` to `Principal`.
+
+`chain.Authenticator` asks the methods of a route in the route's order. A method is one file here and one line in `METHODS`;
+what it answers is fixed in `method.py`. Verified credentials are remembered (`cache`), key sets are fetched by `io_keyset`,
+and everything else is pure: the clock, the keys and the request come in as arguments.
+
+A route without methods is public: the principal is `ANONYMOUS` and credentials are not looked at, so that a bad token can
+neither open nor break it; `forward` does not pass them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edge.authn.jwt import JwtMethod
+from edge.authn.method import Materials, Method
+
+METHODS: Mapping[str, Callable[[Materials], Method]] = {
+    "jwt": JwtMethod,
+}
+"""Name in a route's `auth:` → how to build the method."""

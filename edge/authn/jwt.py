@@ -1,0 +1,130 @@
+"""Bearer tokens that are JWTs: the profile of RFC 9068, presented as RFC 6750 §2.1 (`Authorization: Bearer …`) and in no
+other way; a token in the query or the body is not looked for (attack D10).
+
+The steps:
+1. the scheme, in any case; another scheme is another method's (`NOT_PRESENT`);
+2. a value that was verified before: still valid by time and key → the same `Principal` object;
+3. the JWS, well-formed (`jws.parse`), and `typ` says access token: an ID token must not pass for one (RFC 9068 §4);
+4. the unverified `iss` picks the issuer's settings and keys, and nothing else: a key of one issuer never verifies a token
+   of another, whatever its `kid` (attack D6);
+5. `alg` is pinned for the issuer, and its key set holds a key for this `kid` and `alg`. If not, the set may be out of date:
+   one fetch, shared by all who wait and rate-limited by the key source (attack D7), then the answer is final;
+6. the signature (`jws.verify`), then the claims (`claims.verified`); the entry is remembered.
+
+Bad tokens are not remembered: the sender could vary them without end. A verified one that has expired is, and costs a
+lookup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge.authn import claims as claim_rules
+from edge.authn import jws, strict_json
+from edge.authn.cache import Verified, VerifiedTokens
+from edge.authn.issuer import IssuerSettings, SettingFault
+from edge.authn.keys import VerificationKey
+from edge.authn.method import NOT_PRESENT, Materials, NotPresent
+from edge.errors import CredentialRejected
+from edge.model.decision import Need
+from edge.model.http import Request
+from edge.model.identity import Peer, Principal
+
+__all__ = ["IssuerSettings", "JwtMethod", "SettingFault"]
+
+_SCHEME = b"bearer"
+_CANONICAL_PREFIX = b"Bearer "
+_TYPES = frozenset(("at+jwt", "application/at+jwt"))
+
+
+class JwtMethod:
+    """The method `jwt` of a route's `auth:`."""
+
+    __slots__ = ("_by_issuer", "_cache", "_key_source")
+
+    def __init__(self, materials: Materials) -> None:
+        self._by_issuer = {settings.issuer: settings for settings in materials.issuers}
+        self._key_source = materials.key_source
+        self._cache = VerifiedTokens()
+
+    def authenticate(self, request: Request, peer: Peer, now_ns: int) -> Principal | Need | NotPresent:
+        """Steps 1 to 6.
+
+        Raises: CredentialRejected; NotReady.
+        """
+        raw = request.raw_authorization
+        if raw is None:
+            return NOT_PRESENT
+        entry = self._cache.get(raw)
+        if entry is not None and _is_valid(entry, now_ns):
+            return entry.principal
+        raw_token = _bearer_token(raw)
+        if raw_token is None:
+            return NOT_PRESENT
+        # One token has one entry, however its scheme is spelled: nobody fills the cache with spellings.
+        raw = _CANONICAL_PREFIX + raw_token
+        entry = self._cache.get(raw)
+        if entry is not None:
+            if _is_valid(entry, now_ns):
+                return entry.principal
+            if entry.expires_ns <= now_ns:
+                raise CredentialRejected("expired")
+            self._cache.discard(raw)
+        answer = self._verify(raw_token, now_ns)
+        if isinstance(answer, Need):
+            return answer
+        self._cache.put(raw, answer)
+        return answer.principal
+
+    def _verify(self, raw_token: bytes, now_ns: int) -> Verified | Need:
+        """Steps 3 to 6 for a token that is not remembered."""
+        token = jws.parse(raw_token)
+        kind = token.unverified_header.get("typ")
+        if not isinstance(kind, str) or kind.lower() not in _TYPES:
+            raise CredentialRejected("token-type")
+        unverified_claims = _object(token.raw_unverified_payload)
+        unverified_issuer = unverified_claims.get("iss")
+        settings = self._by_issuer.get(unverified_issuer) if isinstance(unverified_issuer, str) else None
+        if settings is None:
+            raise CredentialRejected("issuer")
+        if token.algorithm not in settings.algorithms:
+            raise CredentialRejected("algorithm")
+        key = self._find_key(settings.issuer, token, now_ns)
+        if isinstance(key, Need):
+            return key
+        jws.verify(token, key)
+        return claim_rules.verified(unverified_claims, settings, key, now_ns)
+
+    def _find_key(self, issuer: str, token: jws.UnverifiedJws, now_ns: int) -> VerificationKey | Need:
+        """Step 5."""
+        key_set = self._key_source.get(issuer)
+        key = None if key_set is None else key_set.find(token.kid, token.algorithm)
+        if key is not None and now_ns < key.valid_until_ns:
+            return key
+        need = self._key_source.need(issuer, now_ns)
+        if need is None:
+            raise CredentialRejected("key-unknown")
+        return need
+
+
+def _is_valid(entry: Verified, now_ns: int) -> bool:
+    """Whether what was verified still holds at `now_ns`."""
+    return entry.not_before_ns <= now_ns < entry.expires_ns and now_ns < entry.key.valid_until_ns
+
+
+def _bearer_token(raw: bytes) -> bytes | None:
+    """Step 1: what follows the scheme (RFC 9110 §11.4: one or more spaces), or None for another scheme."""
+    raw_scheme, _, rest = raw.partition(b" ")
+    if raw_scheme.lower() != _SCHEME:
+        return None
+    return rest.lstrip(b" ")
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = strict_json.parse(raw)
+    except ValueError as exc:
+        raise CredentialRejected("claims-json") from exc
+    if not isinstance(value, dict):
+        raise CredentialRejected("claims-json")
+    return value
