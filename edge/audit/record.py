@@ -1,0 +1,232 @@
+"""What a leaf of the access log says: the closed list of fields, their encoding and their caps.
+
+A leaf is one flat JSON object in ASCII with the names of the Elastic Common Schema, for example (one line in the log):
+
+    {"gateway.writer":"worker-0.9f2c64aa01b7d3e8","event.action":"request","event.sequence":812,
+     "@timestamp":"2026-11-21T09:40:00.123456Z","event.id":"18a7…","ecs.version":"8.17","event.kind":"event",
+     "event.category":["web"],"event.type":["access","allowed"],"policy.version":"5d2a…","source.ip":"192.0.2.7",
+     "source.port":40112,"tls.version":"TLSv1.3","tls.cipher":"TLS_AES_128_GCM_SHA256",
+     "authentication.method":"jwt","user.hash":"0c91…","jwt.iss":"https://idp.example.com/","http.version":"1.1",
+     "http.request.method":"GET","url.domain":"localhost","url.path_hash":"77ab…","route.name":"orders",
+     "url.template":"/orders/**","policy.ids":["orders-read"],
+     "event.outcome":"success","event.duration":412034,"http.response.status_code":200,
+     "http.request.body.bytes":0,"http.response.body.bytes":1024,"service.target.name":"orders", …}
+
+Laws:
+
+1. The first two fields are the notary's word, not the writer's: it adds `gateway.writer` and checks that
+   `event.action` follows (`seal`). What a stolen worker writes is attributed to it, and `pki.` actions are the CA's.
+2. A record is a *prefix* (decision) and a *suffix* (outcome); prefix + suffix is the object without its first brace.
+   A prefix alone plus `UNKNOWN_SUFFIX` is a whole record too: what kill -9 leaves.
+3. Everything that came from outside is escaped to printable ASCII and capped, so no record can break a line, a
+   terminal or the 4 KiB slot. Never in a record: tokens, cookies, query values, bodies, raw subjects.
+4. Fields are in FIELDS or they are not in the log (a test holds it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from json.encoder import encode_basestring_ascii
+from typing import Literal
+
+ECS_VERSION = "8.17"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """The table `audit:` of edge.yaml."""
+
+    origin: str
+    """Name of the log in its checkpoints; `<trust_domain>/log` when the file does not say. Unique per deployment."""
+    durability: Literal["standard", "strict"] = "standard"
+    """`standard`: nothing waits, a power cut may cost the last 5 ms. `strict`: the slot is on the disk before the
+    upstream is contacted and the leaf before the last byte of the answer."""
+    checkpoint_every_s: float = 1.0
+    """Seconds between signed checkpoints while records come in."""
+    witnesses: tuple[str, ...] = ()
+    """URLs of tlog-witness services, in the order of the file."""
+    paths: Literal["hashed", "plain"] = "hashed"
+    """Whether a leaf holds a keyed hash of the canonical path or the path itself. Never the query."""
+    reserve_bytes: int = 64 << 20
+    """Free disk kept for authenticated traffic: below twice this nothing unauthenticated is recorded one by one, below
+    it nothing is admitted."""
+
+    @property
+    def is_strict(self) -> bool:
+        return self.durability == "strict"
+
+
+FIELDS: Mapping[str, str] = {
+    "gateway.writer": "name and run of the process that wrote the record; added by the notary",
+    "event.action": "`request`, or the kind of an event: config.*, process.*, log.*, identity.*, pki.*",
+    "event.sequence": "counts the records of this writer from 1 without a gap",
+    "@timestamp": "when the request or event began, UTC",
+    "event.id": "the decision id, also `instance` of problems and X-Request-Id",
+    "ecs.version": "version of the names used here",
+    "event.kind": "always `event`",
+    "event.category": "`web`, `authentication`, `configuration` or `process`",
+    "event.type": "`access` with `allowed` or `denied`; `change`, `info`, `error` for events",
+    "event.outcome": "`success`, `failure` (refused, or no answer), `unknown` (a process died before it ended)",
+    "event.reason": "the reason of the problem sent downstream, or the stage an event failed in",
+    "event.duration": "nanoseconds from the first byte of the head to the end",
+    "rule.id": "the rule that was broken, more precise than the reason; never sent downstream",
+    "policy.version": "SHA-256 of the configuration in force (bundle hash)",
+    "policy.ids": "ids of the policies that decided",
+    "limit.names": "limits that were charged",
+    "limit.degraded": "true when the store was down and a local share decided",
+    "source.ip": "address of the downstream's socket",
+    "source.port": "port of the downstream's socket",
+    "source.prefix": "address prefix a summary stands for",
+    "tls.version": "protocol version of the downstream's connection",
+    "tls.cipher": "cipher suite of the downstream's connection",
+    "tls.client.server_name": "server name sent by the downstream",
+    "tls.client.spiffe_id": "proven identity of the downstream's certificate",
+    "tls.client.hash.sha256": "SHA-256 of the downstream's certificate",
+    "authentication.method": "the method that authenticated the principal; `anonymous` on a public route",
+    "user.hash": "keyed hash of issuer and subject (pseudonym)",
+    "user.roles": "roles of the principal",
+    "organization.id": "tenant of the principal",
+    "oauth.client_id": "client the token was issued to",
+    "jwt.iss": "issuer of the token",
+    "jwt.kid": "id of the key that verified the token",
+    "jwt.alg": "algorithm that verified the token",
+    "jwt.jti_hash": "keyed hash of the token's id",
+    "http.version": "HTTP version of the downstream's request",
+    "http.request.method": "method of the request",
+    "http.request.body.bytes": "bytes of the request's body that were read",
+    "http.response.status_code": "status sent downstream; 0 when the downstream left first",
+    "http.response.body.bytes": "bytes of the answer's body that were sent",
+    "url.domain": "host of the request",
+    "url.path_hash": "keyed hash of the canonical path (`audit.paths: hashed`)",
+    "url.path": "canonical path (`audit.paths: plain`)",
+    "url.template": "path pattern of the route",
+    "route.name": "name of the route",
+    "service.target.name": "upstream service that answered",
+    "service.target.spiffe_id": "identity the upstream proved",
+    "service.target.cert_serial": "serial of the upstream's certificate",
+    "destination.address": "address of the upstream",
+    "upstream.connect_ns": "what dial and handshake of the upstream connection took",
+    "record.truncated": "true when optional fields were left out because the record would have been too long",
+    "count": "how many requests or records this leaf stands for",
+    "config.file": "the file an event is about",
+    "config.previous": "bundle hash before a reload",
+    "process.name": "the process an event is about",
+    "process.pid": "its process id",
+    "process.exit_code": "its exit code, negative for a signal",
+    "log.writer": "the writer a recovery or rejection is about",
+    "log.last_sequence": "the last sequence that writer used",
+    "log.unknown": "slots it left open, each a leaf with outcome unknown",
+    "log.sha256": "SHA-256 of a record the notary rejected",
+    "pki.serial": "serial of a certificate",
+    "pki.spiffe_id": "identity in a certificate",
+    "pki.issuer": "SHA-256 of the issuer's public key",
+    "pki.not_after": "end of a certificate's life",
+    "pki.detail": "what was found, for the operator",
+    "message": "one sentence for the operator",
+}
+"""Every field a leaf may have and what it means. Bytes, nanoseconds and counts are integers."""
+
+# Caps, in bytes of encoded text. Together with the names they fit the slot (`tests/edge/audit/test_record.py`).
+CAP_NAME = 96
+CAP_TEXT = 256
+CAP_PATH = 640
+CAP_LIST = 256
+MAX_PREFIX = 3072
+MAX_SUFFIX = 896
+
+UNKNOWN_SUFFIX = b',"event.outcome":"unknown"}'
+ACTION_HEAD = b'"event.action":"'
+_RESPELLED = re.compile(rb"\\u00(?:[2-6]|7[0-9a-eA-E])")
+
+
+def text(value: str, cap: int = CAP_TEXT) -> str:
+    """`value` as a JSON string of printable ASCII, quotes included, at most `cap` + 2 characters; cut at a character."""
+    encoded = encode_basestring_ascii(value)
+    if "\x7f" in encoded:
+        encoded = encoded.replace("\x7f", "\\u007f")
+    while len(encoded) > cap + 2:
+        value = value[: min(len(value) - 1, max(cap * len(value) // len(encoded), 0))]
+        encoded = encode_basestring_ascii(value).replace("\x7f", "\\u007f")
+    return encoded
+
+
+def texts(values: Sequence[str], cap: int = CAP_LIST) -> str:
+    """A JSON list of strings, at most `cap` + 2 characters; what does not fit is left out from the end."""
+    encoded: list[str] = []
+    room = cap
+    for value in values:
+        item = text(value, CAP_NAME)
+        room -= len(item) + 1
+        if room < 0:
+            break
+        encoded.append(item)
+    return f"[{','.join(encoded)}]"
+
+
+def second(epoch_s: int) -> str:
+    """`2026-11-21T09:40:00`, for a cache that is renewed once a second."""
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def timestamp(epoch_ns: int) -> str:
+    """RFC 3339 in UTC with microseconds."""
+    return f"{second(epoch_ns // 1_000_000_000)}.{epoch_ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def pseudonym(key: bytes, *parts: str) -> str:
+    """Keyed hash of a sequence of texts, 32 hexadecimal digits; without the key it can be neither guessed nor linked."""
+    digest = blake2b(key=key, digest_size=16)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)  # lengths: ("ab","c") is not ("a","bc")
+    return digest.hexdigest()
+
+
+Value = str | int | bool | Sequence[str]
+
+
+def fields(values: Mapping[str, Value]) -> str:
+    """`"name":value,…` of an event's own fields.
+
+    Raises: ValueError for a name that is not in FIELDS, which is a bug of the caller.
+    """
+    encoded = []
+    for name, value in values.items():
+        if name not in FIELDS:
+            raise ValueError(f"{name!r} is not a field of the access log; add it to FIELDS with its meaning")
+        match value:
+            case bool():
+                encoded.append(f'"{name}":{"true" if value else "false"}')
+            case int():
+                encoded.append(f'"{name}":{value}')
+            case str():
+                encoded.append(f'"{name}":{text(value)}')
+            case _:
+                encoded.append(f'"{name}":{texts(value)}')
+    return ",".join(encoded)
+
+
+def stamp(writer: str, instance: str) -> bytes:
+    """The head of every leaf of one writer, up to the place where the record begins."""
+    return f'{{"gateway.writer":{text(f"{writer}.{instance}")},'.encode("ascii")
+
+
+def seal(head: bytes, prefix: bytes, suffix: bytes, *, may_pki: bool) -> bytes | None:
+    """The leaf, or None when the record does not begin with its own action or says what its writer must not.
+
+    The two names at the front occur once, in one spelling: a second `event.action` later in the object, or one written
+    with escapes, would be read instead of the first by some parsers.
+    """
+    leaf = b"".join((head, prefix, suffix))
+    at = len(head)
+    if not leaf.startswith(ACTION_HEAD, at) or leaf.count(b'"event.action"') != 1:
+        return None
+    if leaf.count(b'"gateway.writer"') != 1 or (not may_pki and leaf.startswith(b"pki.", at + len(ACTION_HEAD))):
+        return None
+    if b"\\u00" in leaf and _RESPELLED.search(leaf) is not None:
+        return None
+    return leaf
