@@ -1,0 +1,301 @@
+"""The one writer of a transparency log: append, sync, publish; and what it does after a crash.
+
+    writer = LogWriter.open(directory, origin="home.example/edge", signer=signer, head_copy=head_copy_of(directory))
+    first = writer.append([b"…", b"…"])    # in the write-ahead file: survives kill -9
+    writer.sync()                          # on the disk: survives a power cut
+    head = writer.publish()                # under a signed head: cannot be changed unnoticed
+
+Order of a publication, and what a crash behind each step leaves:
+1. full and partial tiles and bundles, each new file → fsync → rename, then their directories. Crash: unsigned files that
+   the next publication writes again, byte for byte; the write-ahead file still has the entries.
+2. the head is signed and put in the second place. Crash: the next open finds the remembered head one ahead of the
+   checkpoint, reproduces its root from the tiles of step 1, and completes step 3.
+3. the checkpoint. Crash: the frames of the write-ahead file chain to the older root and are passed over, all of them
+   are in tiles.
+4. the write-ahead file starts over; partial tiles that full ones replaced are deleted. Crash: nothing to repair.
+
+Every method must be called by one thread of one process; the lock keeps other processes out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pki.io_files import private_directory, read_private, sync_directory, write_private
+from pki.tlog import checkpoint, io_recover, merkle, note, wal
+from pki.tlog.checkpoint import Checkpoint
+from pki.tlog.errors import LogInconsistent, LogLocked, LogUnwritable
+from pki.tlog.io_reader import CHECKPOINT, VERIFIER_KEY, WAL, LogReader
+from pki.tlog.proof import TlogProof
+from pki.tlog.tail import Tail
+from pki.tlog.tiles import length_prefixed
+
+LOCK = "lock"
+_KEEP_WAL_BYTES = 64 << 20  # a write-ahead file that a burst made larger is cut back
+
+
+def head_copy_of(directory: Path) -> Path:
+    """The customary second place of the head: beside the log's directory, not in it, so that swapping the directory
+    for an older copy is noticed. Another disk is better."""
+    return directory.with_name(directory.name + ".head")
+
+
+def open_signer(path: Path, name: str, new_seed: bytes) -> note.Signer:
+    """The signing key kept in `path` (0600); made from `new_seed` (32 random bytes) when there is none.
+
+    Raises:
+        UnsafeFile: others can read or replace the file.
+        LogInconsistent: the key belongs to another log.
+        NoteMalformed: the file is not a signer key.
+    """
+    try:
+        signer = note.Signer.parse(read_private(path).decode("utf-8", "replace").removesuffix("\n"))
+    except FileNotFoundError:
+        signer = note.Signer(name, new_seed)
+        write_private(path, signer.encoded().encode() + b"\n")
+    if signer.verifier.name != name:
+        raise LogInconsistent("fork", f"{path} is the key of {signer.verifier.name!r}, expected {name!r}")
+    return signer
+
+
+class LogWriter:
+    """The right to append to one log, held until `close`."""
+
+    def __init__(self, directory: Path, signer: note.Signer, head_copy: Path, lock: int) -> None:
+        """Use `open`. State below is owned by this object; `lock` is the descriptor that holds the flock."""
+        self._directory = directory
+        self._reader = LogReader(directory)
+        self._signer = signer
+        self._head_copy = head_copy
+        self._lock = lock
+        self._known_directories = {str(directory)}
+        self._broken = False
+        self._wal = -1
+        head, self._tail, scan = self._recover()
+        self.head: Checkpoint = head
+        self.size = self._tail.size
+        self._end = scan.end  # offset in the write-ahead file where the next frame goes
+        self._check = scan.check  # what the next frame chains to
+        self._written_partials: set[str] = set(self._tail_partials_on_disk())
+
+    @classmethod
+    def open(cls, directory: Path, *, origin: str, signer: note.Signer, head_copy: Path) -> LogWriter:
+        """Open or create the log; entries that a crash left in the write-ahead file are taken over.
+
+        Raises:
+            LogLocked: another process writes this log.
+            LogInconsistent: what is on disk contradicts a signed head; nothing was changed.
+            UnsafeFile: the directory is open to others.
+        """
+        if signer.verifier.name != origin:
+            raise LogInconsistent("fork", f"the key is of the log {signer.verifier.name!r}, not of {origin!r}")
+        private_directory(directory)
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return cls(directory, signer, head_copy, lock)
+        except BlockingIOError as exc:
+            os.close(lock)
+            raise LogLocked(f"{directory}: another process writes this log") from exc
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def append(self, entries: Sequence[bytes]) -> int:
+        """Add entries (≤ 65,535 bytes each) as one frame, all or none; → index of the first.
+
+        Raises:
+            TileMalformed: an entry is too long.
+            LogUnwritable: the disk refused; nothing was added.
+        """
+        first = self.size
+        if not entries:
+            return first
+        self._check_usable()
+        pieces = length_prefixed(entries)
+        joined = b"".join(pieces)
+        hashes = merkle.leaf_hashes(entries)
+        prefix = wal.prefix(self._check, first, hashes, len(joined))
+        length = len(prefix) + len(joined)
+        try:
+            written = os.pwritev(self._wal, (prefix, joined), self._end)
+        except OSError as exc:
+            raise LogUnwritable(f"{self._directory / WAL}: {exc.strerror}") from exc
+        if written != length:  # a full disk; the cut-off frame is never valid and the next one overwrites it
+            raise LogUnwritable(f"{self._directory / WAL}: only {written} of {length} bytes could be written")
+        self._end += length
+        self._check = prefix[-wal.CHECK_BYTES :]
+        self._tail.extend(hashes, pieces, joined)
+        self.size = first + len(hashes)
+        return first
+
+    def sync(self) -> None:
+        """Make every appended entry survive a power cut.
+
+        Raises:
+            LogUnwritable: the disk refused. What it holds is unknown now, so this writer is of no further use.
+        """
+        self._check_usable()
+        try:
+            os.fdatasync(self._wal)
+        except OSError as exc:
+            self._broken = True
+            raise LogUnwritable(f"{self._directory / WAL}: {exc.strerror}") from exc
+
+    def publish(self) -> Checkpoint:
+        """Put every appended entry under a signed head; → that head (the present one when nothing was added).
+
+        Raises:
+            LogUnwritable: the disk refused. The entries stay in the write-ahead file; this writer is of no further use.
+        """
+        self._check_usable()
+        if self.size == self.head.size:
+            return self.head
+        head = checkpoint.seal(self.head.origin, self.size, self._tail.root(), self._signer)
+        full, partial = self._tail.full_files(), self._tail.partial_files()
+        try:
+            self._write_tiles({**full, **{k: v for k, v in partial.items() if k not in self._written_partials}})
+            _replace(self._head_copy, head.raw_note)
+            _replace(self._directory / CHECKPOINT, head.raw_note)
+            if self._end > _KEEP_WAL_BYTES:
+                os.ftruncate(self._wal, 0)
+            self._remove_replaced(full)
+        except OSError as exc:
+            self._broken = True
+            raise LogUnwritable(f"{self._directory}: {exc.strerror}") from exc
+        self._tail.forget_full()
+        self._written_partials = {*partial}
+        self._end, self._check = 0, head.root
+        self.head = head
+        return head
+
+    def inclusion(self, index: int) -> TlogProof:
+        """Proof that entry `index` is under the present head.
+
+        Raises:
+            ProofInvalid: the entry is not under a head yet (publish first), or does not exist.
+            LogInconsistent: the tiles are damaged.
+        """
+        hashes = merkle.inclusion_proof(index, self.head.size, self._reader.node_source(self.head.size))
+        return TlogProof(index, tuple(hashes), self.head.raw_note)
+
+    def latest(self, count: int) -> list[tuple[int, bytes]]:
+        """The last `count` (≥ 1) entries with their indices, oldest first, published or not."""
+        return self._reader.latest(count)
+
+    def close(self) -> None:
+        """Give up the log. Does not publish: entries appended since stay in the write-ahead file."""
+        for descriptor in (self._wal, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._wal = self._lock = -1
+        self._broken = True
+
+    def _recover(self) -> tuple[Checkpoint, Tail, wal.Scan]:
+        verifier = self._signer.verifier
+        raw_key = self._reader.read(VERIFIER_KEY)
+        if raw_key is not None and raw_key != f"{verifier}\n".encode():
+            raise LogInconsistent("fork", f"{self._directory / VERIFIER_KEY} is not the public half of the signing key")
+        raw_stored = self._reader.read(CHECKPOINT)
+        head = io_recover.settle(raw_stored, _read_copy(self._head_copy), verifier)
+        if head is None:
+            head = self._create()
+        tail = io_recover.load(self._reader, head)
+        if raw_key is None:
+            _replace(self._directory / VERIFIER_KEY, f"{verifier}\n".encode())
+        if raw_stored != head.raw_note:
+            _replace(self._directory / CHECKPOINT, head.raw_note)
+        self._wal = os.open(self._directory / WAL, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        scan = wal.scan(self._reader.read(WAL) or b"", head.root, head.size)
+        os.ftruncate(self._wal, scan.end)
+        os.fsync(self._wal)
+        sync_directory(self._directory)
+        for frame in scan.frames:
+            pieces = length_prefixed(frame.entries)
+            tail.extend(frame.hashes, pieces, b"".join(pieces))
+        return head, tail, scan
+
+    def _create(self) -> Checkpoint:
+        """Sign the empty head, so that from its first entry on a log has a history that can be missed."""
+        if self._reader.read(WAL) or (self._directory / "tile").exists():
+            raise LogInconsistent("missing", f"{self._directory} holds entries, and no signed head for them is left")
+        head = checkpoint.seal(self._signer.verifier.name, 0, merkle.EMPTY_ROOT, self._signer)
+        _replace(self._head_copy, head.raw_note)
+        return head
+
+    def _tail_partials_on_disk(self) -> list[str]:
+        return [path for path in self._tail.partial_files() if (self._directory / path).exists()]
+
+    def _write_tiles(self, files: dict[str, bytes]) -> None:
+        changed: set[str] = set()
+        for name, content in files.items():
+            path = f"{self._directory}/{name}"
+            self._make_parent(path, changed)
+            descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(f"{path}.new", path)
+        for directory in changed:
+            sync_directory(Path(directory))
+
+    def _make_parent(self, path: str, changed: set[str]) -> None:
+        """Make the directories above `path`; add to `changed` each one that gets a new name in it."""
+        parent = path[: path.rindex("/")]
+        changed.add(parent)
+        missing = []
+        while parent not in self._known_directories:
+            missing.append(parent)
+            parent = parent[: parent.rindex("/")]
+        for directory in reversed(missing):
+            try:
+                os.mkdir(directory, 0o700)
+                changed.add(directory[: directory.rindex("/")])
+            except FileExistsError:
+                pass
+            self._known_directories.add(directory)
+
+    def _remove_replaced(self, full: dict[str, bytes]) -> None:
+        """Delete the partial tiles whose full tile is published (C2SP tlog-tiles: MAY)."""
+        for name in full:
+            partials = f"{self._directory}/{name}.p"
+            if partials in self._known_directories or os.path.isdir(partials):
+                for width in os.listdir(partials):
+                    os.unlink(f"{partials}/{width}")
+                os.rmdir(partials)
+                self._known_directories.discard(partials)
+
+    def _check_usable(self) -> None:
+        if self._broken:
+            raise LogUnwritable(f"{self._directory}: the writer is closed, or the disk refused a write before")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Swap in a small file whole: new file, fsync, rename, fsync of the directory."""
+    stage = f"{path}.new"
+    descriptor = os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(stage, path)
+    sync_directory(path.parent)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read_copy(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,129 @@
+"""Read a log's directory, as the writer left it or as somebody else did: nothing read here is trusted.
+
+A missing file is None; who asks decides what that means. A partial tile that was superseded is answered from the full
+one, as C2SP tlog-tiles allows, so a reader with a slightly older head still finds what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pki.tlog import checkpoint, note, wal
+from pki.tlog.errors import LogInconsistent, LogUnreadable, NoteMalformed, TileMalformed
+from pki.tlog.merkle import HASH_BYTES, NodeSource, fold
+from pki.tlog.tiles import WIDTH, bundle_path, length_prefixed, split_entries, split_hashes, tile_path
+
+CHECKPOINT = "checkpoint"
+VERIFIER_KEY = "verifier.key"
+WAL = "wal"
+_ATTEMPTS = 5
+
+
+class LogReader:
+    """The files of one log."""
+
+    __slots__ = ("directory",)
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a file of the log, None when it is not there.
+
+        Raises:
+            LogUnreadable: it is there and cannot be read.
+        """
+        try:
+            return (self.directory / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise LogUnreadable(f"{self.directory / name}: {exc.strerror}") from exc
+
+    def tile(self, level: int, index: int, width: int = WIDTH) -> bytes | None:
+        """The first `width` hashes of a tile (fewer bytes when the file is cut off)."""
+        raw = self.read(tile_path(level, index, width))
+        if raw is None and width < WIDTH:
+            full = self.read(tile_path(level, index))
+            raw = None if full is None else full[: width * HASH_BYTES]
+        return raw
+
+    def bundle(self, index: int, width: int = WIDTH) -> bytes | None:
+        """The first `width` entries of a bundle, in its own form."""
+        raw = self.read(bundle_path(index, width))
+        if raw is None and width < WIDTH:
+            full = self.read(bundle_path(index))
+            raw = None if full is None else b"".join(length_prefixed(split_entries(full)[:width]))
+        return raw
+
+    def node_source(self, size: int) -> NodeSource:
+        """Perfect subtrees of the tree of `size` leaves, from its tiles; keeps the tiles it read.
+
+        Raises (when called):
+            LogInconsistent: a tile is missing or malformed.
+        """
+        kept: dict[tuple[int, int], list[bytes]] = {}
+
+        def node(height: int, index: int) -> bytes:
+            level, rise = divmod(height, 8)
+            tile, place = divmod(index << rise, WIDTH)
+            hashes = kept.get((level, tile))
+            if hashes is None:
+                width = min(WIDTH, (size >> (8 * level)) - tile * WIDTH)
+                hashes = kept[level, tile] = self._hashes(level, tile, width)
+            value = fold(hashes[place : place + (1 << rise)], None)
+            if value is None:
+                raise LogInconsistent("missing", f"no subtree {index} of height {height} in a tree of {size}")
+            return value
+
+        return node
+
+    def latest(self, count: int) -> list[tuple[int, bytes]]:
+        """The last `count` entries with their indices, oldest first, also those not yet under a head. **Unverified.**
+
+        Raises:
+            LogError: no checkpoint, or the files it speaks of are missing or malformed.
+        """
+        size, _, scan = self.unverified_state()
+        entries, first = scan.entries, size
+        for index in _backwards(size):
+            if len(entries) >= count:
+                break
+            raw = self.bundle(index, min(WIDTH, size - index * WIDTH))
+            if raw is None:
+                raise LogInconsistent("missing", f"{bundle_path(index)} is not there")
+            entries, first = split_entries(raw) + entries, index * WIDTH
+        return list(enumerate(entries, first))[-count:]
+
+    def unverified_state(self) -> tuple[int, bytes, wal.Scan]:
+        """Size and root of the head, and what the write-ahead file holds on top of it; neither is verified.
+
+        A writer may publish between the two reads; then they do not fit together and are read again.
+
+        Raises:
+            NoteMalformed: there is no readable checkpoint.
+        """
+        for _ in range(_ATTEMPTS):
+            raw = self.read(CHECKPOINT)
+            if raw is None:
+                raise NoteMalformed(f"{self.directory / CHECKPOINT} is not there")
+            _, size, root = checkpoint.parse(note.split(raw)[0])
+            pending = self.read(WAL) or b""
+            if self.read(CHECKPOINT) == raw:
+                break
+        return size, root, wal.scan(pending, root, size)
+
+    def _hashes(self, level: int, index: int, width: int) -> list[bytes]:
+        raw = self.tile(level, index, width) if width > 0 else None
+        if raw is None:
+            raise LogInconsistent("missing", f"{tile_path(level, index)} is not there")
+        try:
+            return split_hashes(raw, width)
+        except TileMalformed as exc:
+            raise LogInconsistent("edit", f"{tile_path(level, index)}: {exc}") from exc
+
+
+def _backwards(size: int) -> Iterator[int]:
+    """Indices of the bundles of a tree of `size` leaves, last first."""
+    return iter(range((size + WIDTH - 1) // WIDTH - 1, -1, -1))
