@@ -94,7 +94,7 @@ def may_resolve_to(url: FetchUrl, address: Address) -> bool:
     return may_connect(address) and (url.scheme == "https" or address.is_loopback)
 
 
-# An IPv4 address in disguise: RFC 6052 §2.1 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 4291 §2.5.5 (mapped, compatible).
+# IPv4 in disguise: NAT64 (RFC 6052 §2.1), 6to4 (RFC 3056), Teredo (RFC 4380), mapped or compatible (RFC 4291 §2.5.5).
 _TRANSITION = tuple(
     ipaddress.IPv6Network(text)
     for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::ffff:0:0/96", "::/96")
