@@ -1,0 +1,16 @@
+"""`edge` and `python -m edge`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; the exit codes are those of design §7 (0 done, 1 findings, 2 usage, 4 unsafe, 70 bug)."""
+    from edge.cli import app
+
+    return app.run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What an exchange and its shell share: the `Downstream` a shell offers, and the long-lived objects behind every request."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.audit.recorder import Recorder
+from edge.forward.io_pool import Pool
+from edge.model.http import RawField
+
+
+class Downstream(Protocol):
+    """What the exchange asks of its shell. Every call is one-way; nothing is returned, nothing raises."""
+
+    def send_head(self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool) -> None: ...
+
+    def send_body(self, body: bytes) -> None: ...
+
+    def send_end(self) -> None:
+        """The answer is complete; the shell may go on to the next request."""
+
+    def flush(self) -> None: ...
+
+    def send_continue(self) -> None:
+        """The client waits for a go-ahead before it sends the body (RFC 9110 §10.1.1)."""
+
+    def pause_body(self, *, is_paused: bool) -> None: ...
+
+    def cut(self) -> None:
+        """The answer cannot be completed: end the connection so that the client notices."""
+
+    def must_close(self) -> None:
+        """Whatever comes after this answer cannot be trusted to be a request."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """What outlives a reload. Built in assemble, closed in reverse order. Owner: the worker; one loop, no locks."""
+
+    loop: asyncio.AbstractEventLoop
+    recorder: Recorder
+    pool: Pool
+    tasks: set[asyncio.Task[None]]
+    """Every task that walks a Need; nobody else may drop them."""
+    report: Callable[[BaseException], None]
+    """Tells the operator about an exception that nobody expected."""
+
+
+def report_to_stderr(error: BaseException) -> None:
+    """The default of `Shared.report`: type and place, never a value (a value may be a secret)."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+    print(f"internal error: {type(error).__name__} at {place}", file=sys.stderr, flush=True)

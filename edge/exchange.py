@@ -1,0 +1,459 @@
+"""One request from its canonical form to its leaf in the log: the walk that every shell shares.
+
+A shell (HTTP/1.1, later HTTP/2 and ASGI) parses, makes an `Exchange`, feeds it the body and writes what comes back through
+`Downstream`. The exchange walks the line, awaits what a step `Need`s, forwards, and closes the record. Laws:
+
+- The slot in the ring is taken before the upstream is contacted, and completed exactly once, whatever happens.
+- `_rescue` is the one place where an unexpected exception ends; it becomes `internal` and fails closed.
+- A request is sent again only if it has no body, its method is idempotent, and a connection that had waited in the pool
+  closed before one byte of an answer (RFC 9110 §9.2.2).
+- `strict`: the slot is on disk before the upstream is contacted, the leaf before the last byte of the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from edge.downstream import Downstream, Shared
+from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.fields import RequestIds, request_head
+from edge.forward.http1 import UpstreamConnection
+from edge.forward.io_pool import Pinned
+from edge.limit.fields import ratelimit_fields
+from edge.model.decision import Admission, Need
+from edge.model.http import RawField, Request
+from edge.model.identity import Peer
+from edge.pipeline import Gateway, Walk, decide
+from edge.respond.fields import HSTS, outgoing
+from edge.respond.problem import Problem, render, row_of
+
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+_MAX_NEEDS = 12
+"""Needs of one request: key set, lease and dials together; more would be a loop."""
+
+BODY_BUFFER_BYTES = 65_536
+"""What is held of a body while there is no upstream yet; then the shell stops reading."""
+
+_trace_bits = random.Random().getrandbits  # noqa: S311 - trace ids need to be unique, not secret
+
+
+class Exchange:
+    """One request and its answer. The shell calls `start`, `on_body`, `on_body_end`, `on_gone` and `check_deadline`."""
+
+    __slots__ = (
+        "_admission",
+        "_body",
+        "_body_bytes",
+        "_body_ended",
+        "_body_paused",
+        "_bytes_out",
+        "_connection",
+        "_deadline_s",
+        "_dialled",
+        "_gateway",
+        "_is_held",
+        "_is_over",
+        "_needs",
+        "_pinned",
+        "_retries",
+        "_shared",
+        "_slot",
+        "_started_ns",
+        "_started_wall_ns",
+        "_status",
+        "_task",
+        "_walk",
+        "_wants_continue",
+        "decision_id",
+        "downstream",
+        "peer",
+        "request",
+    )
+
+    def __init__(self, gateway: Gateway, shared: Shared, downstream: Downstream, peer: Peer) -> None:
+        self._gateway = gateway
+        self._shared = shared
+        self.downstream = downstream
+        self.peer = peer
+        self.request: Request | None = None
+        self.decision_id = shared.recorder.next_id()
+        self._started_ns = time.perf_counter_ns()
+        self._started_wall_ns = time.time_ns()
+        self._walk: Walk | None = None
+        self._admission: Admission | None = None
+        self._slot: int | None = None
+        self._pinned: Pinned | None = None
+        self._connection: UpstreamConnection | None = None
+        self._dialled: Pinned | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_ended = True
+        self._body_paused = False
+        self._wants_continue = False
+        self._bytes_out = 0
+        self._status = 0
+        self._needs = 0
+        self._retries = 0
+        self._deadline_s = 0.0
+        self._is_over = False
+        self._is_held = False
+
+    # -- from the shell -------------------------------------------------------------------------
+
+    def start(self, request: Request, *, wants_continue: bool = False) -> None:
+        """Walk the line with a parsed request."""
+        self.request = request
+        self._walk = Walk(request, self.peer)
+        self._body_ended = not request.has_body
+        self._wants_continue = wants_continue
+        self._advance()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the request's content, unframed."""
+        if self._is_over:
+            return
+        self._body_bytes += len(body)
+        match = self._walk.match if self._walk is not None else None
+        if match is not None and self._body_bytes > match.route.max_body_bytes:
+            self.refuse(PayloadTooLarge("body-above-route-limit"))
+            return
+        if self._connection is None:
+            self._body.append(body)
+            if not self._body_paused and sum(map(len, self._body)) > BODY_BUFFER_BYTES:
+                self._body_paused = True
+                self.downstream.pause_body(is_paused=True)
+        else:
+            self._connection.send(self._framed(body), is_complete=False)
+
+    def on_body_end(self) -> None:
+        self._body_ended = True
+        if self._connection is not None and not self._is_over:
+            self._connection.send(b"0\r\n\r\n" if self._is_chunked else b"", is_complete=True)
+
+    def on_gone(self) -> None:
+        """The downstream left; the upstream is told by the end of its connection."""
+        if self._is_over:
+            return
+        if self._slot is not None:
+            self._complete("client-gone", 499)
+        elif self._walk is not None:
+            self._refuse_record("client-gone", "client-gone", 499)
+        self._end()
+
+    def check_deadline(self, now_s: float) -> None:
+        """Called by the shell's sweep: has the upstream been silent for longer than the route allows?"""
+        if self._deadline_s and now_s > self._deadline_s and not self._is_over:
+            self._deadline_s = 0.0
+            self._upstream_error(UpstreamTimeout("answer-timeout"))
+
+    def pause_answer(self, *, is_paused: bool) -> None:
+        """The downstream cannot take more of the answer at the moment (or can again)."""
+        if self._connection is not None and not self._is_over:
+            if is_paused:
+                self._deadline_s = 0.0  # the client is slow, not the upstream
+                self._connection.pause_reading()
+            else:
+                self._arm()
+                self._connection.resume_reading()
+
+    @property
+    def is_body_complete(self) -> bool:
+        return self._body_ended
+
+    # -- the line -------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        assert self._walk is not None
+        try:
+            step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
+            if isinstance(step, Need):
+                self._await(step, self._advance)
+                return
+            self._admission = step
+            self._slot = self._shared.recorder.admit(
+                self.decision_id, self._walk.request, self.peer, step, self._gateway.bundle_hash, self._started_wall_ns
+            )
+            to_disk = self._shared.recorder.synced(self._slot)
+            if to_disk is not None:
+                self._await(to_disk, self._connect)
+                return
+        except EdgeError as exc:
+            self.refuse(exc)
+            return
+        except Exception as exc:
+            self._rescue(exc)
+            return
+        self._connect()
+
+    def _await(self, need: Need, then: Callable[[], None]) -> None:
+        self._needs += 1
+        if self._needs > _MAX_NEEDS:
+            raise RuntimeError(f"request needs {need.what} again and again")
+        self._spawn(self._fetch(need, then))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._shared.loop.create_task(work)
+        self._task = task
+        self._shared.tasks.add(task)
+        task.add_done_callback(self._shared.tasks.discard)
+
+    async def _fetch(self, need: Need, then: Callable[[], None]) -> None:
+        try:
+            await need.fetch()
+        except asyncio.CancelledError:
+            raise
+        except UpstreamError as exc:
+            self._task = None
+            self._upstream_error(exc)
+            return
+        except EdgeError as exc:
+            self._task = None
+            self.refuse(exc)
+            return
+        except Exception as exc:
+            self._task = None
+            self._rescue(exc)
+            return
+        self._task = None
+        if not self._is_over:
+            then()
+
+    # -- forward --------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        assert self._admission is not None
+        try:
+            pinned, self._dialled = self._dialled, None
+            if pinned is None:
+                pinned = self._shared.pool.acquire(self._admission.permit.match.route.upstream)
+            if pinned is None:
+                self._await(Need("dial", self._dial), self._connect)
+                return
+            self._send(pinned)
+        except UpstreamError as exc:
+            self._upstream_error(exc)
+        except Exception as exc:
+            self._rescue(exc)
+
+    async def _dial(self) -> None:
+        assert self._admission is not None
+        self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream)
+
+    def _send(self, pinned: Pinned) -> None:
+        assert self._admission is not None
+        request = self.request
+        assert request is not None
+        self._pinned = pinned
+        self._connection = connection = pinned.connection
+        head = request_head(self._admission, request, self.peer, RequestIds(self.decision_id, _trace_bits(192)))
+        if request.content_length is not None:
+            framing = b"content-length: %d\r\n\r\n" % request.content_length
+        elif request.chunked:
+            framing = b"transfer-encoding: chunked\r\n\r\n"
+        else:
+            framing = b"\r\n"
+        is_complete = self._body_ended
+        if self._body:
+            body = b"".join(map(self._framed, self._body))
+            self._body.clear()
+        else:
+            body = b""
+        if is_complete and request.chunked:
+            body += b"0\r\n\r\n"
+        self._arm()
+        connection.start(self, head + framing + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
+        if self._wants_continue and not is_complete:
+            self._wants_continue = False
+            self.downstream.send_continue()
+        if self._body_paused:
+            self._body_paused = False
+            self.downstream.pause_body(is_paused=False)
+
+    @property
+    def _is_chunked(self) -> bool:
+        return self.request is not None and self.request.chunked
+
+    def _framed(self, body: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked and body else body
+
+    def _arm(self) -> None:
+        assert self._admission is not None
+        self._deadline_s = self._shared.loop.time() + self._admission.permit.match.route.upstream.timeout_s
+
+    # -- from the upstream (Receiver) -------------------------------------------------------------
+
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None:
+        assert self._admission is not None
+        self._status = status
+        answer = outgoing(fields)
+        answer.append(HSTS)
+        answer.append((b"x-request-id", self.decision_id.encode("ascii")))
+        if self._admission.quotas:
+            answer += ratelimit_fields(self._admission.quotas)
+        if not self._body_ended:
+            self.downstream.must_close()
+        self.downstream.send_head(status, answer, content_length, has_body=has_body)
+
+    def on_upstream_body(self, body: bytes) -> None:
+        self._bytes_out += len(body)
+        self.downstream.send_body(body)
+
+    def on_upstream_end(self) -> None:
+        self._deadline_s = 0.0
+        to_disk = self._shared.recorder.acked(self._complete(None, self._status))
+        self._is_over = True
+        self._connection = None
+        if to_disk is None:
+            self.downstream.send_end()
+        else:
+            self._is_held = True
+            self._spawn(self._when_recorded(to_disk, self.downstream.send_end))
+
+    def on_upstream_flush(self) -> None:
+        if not self._is_over:
+            self._arm()
+        elif self._is_held:
+            return  # the last bytes wait in the shell's buffer for the leaf
+        self.downstream.flush()
+
+    async def _when_recorded(self, to_disk: Need, then: Callable[[], None]) -> None:
+        """`strict`: the leaf is on disk before the last byte leaves. What cannot be recorded is not finished."""
+        try:
+            await to_disk.fetch()
+        except EdgeError:
+            self.downstream.cut()
+            return
+        then()
+        self.downstream.flush()
+
+    def on_upstream_failed(self, error: UpstreamError) -> None:
+        assert self.request is not None
+        connection = self._connection
+        if self._is_over or connection is None:
+            return
+        may_retry = (
+            isinstance(error, UpstreamUnreachable)
+            and connection.is_reused
+            and not connection.answer_started
+            and not self.request.has_body
+            and self.request.method in _IDEMPOTENT
+            and self._retries < 2
+        )
+        self._connection = None
+        if may_retry:
+            self._retries += 1
+            self._connect()
+            return
+        self._upstream_error(error)
+
+    def on_upstream_paused(self, *, is_paused: bool) -> None:
+        self.downstream.pause_body(is_paused=is_paused)
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def _upstream_error(self, error: UpstreamError) -> None:
+        if self._status:  # the head of the answer is out: the only honest signal left is the end of the connection
+            if not self._is_over:
+                self._complete(row_of(error).reason, self._status, rule=error.rule)
+                self._end()
+                self.downstream.cut()
+            return
+        self.refuse(error)
+
+    def _rescue(self, error: Exception) -> None:
+        self._shared.report(error)
+        self.refuse(error)
+
+    def refuse(self, error: BaseException) -> None:
+        """Answer with the problem document of an error and close the record."""
+        if self._is_over:
+            return
+        if self._status:
+            self._complete(row_of(error).reason, self._status, rule=getattr(error, "rule", None))
+            self._end()
+            self.downstream.cut()
+            return
+        problem = render(error, self.decision_id, self._gateway.problem_base)
+        row = problem.row
+        rule = getattr(error, "rule", row.reason)
+        self._bytes_out = len(problem.body)
+        seq: int | None
+        if self._slot is not None:
+            seq = self._complete(row.reason, row.status, rule=rule)
+        else:
+            seq = self._refuse_record(row.reason, rule, row.status, error)
+        self._end()
+        if row.closes or not self._body_ended:
+            self.downstream.must_close()
+        to_disk = self._shared.recorder.acked(seq)
+        if to_disk is not None:
+            self._spawn(self._when_recorded(to_disk, lambda: self._answer(problem)))
+            return
+        self._answer(problem)
+        self.downstream.flush()
+
+    def _answer(self, problem: Problem) -> None:
+        is_head = self.request is not None and self.request.method == "HEAD"
+        self.downstream.send_head(problem.row.status, [*problem.fields, HSTS], len(problem.body), has_body=not is_head)
+        if not is_head:
+            self.downstream.send_body(problem.body)
+        self.downstream.send_end()
+
+    def _complete(self, reason: str | None, status: int, rule: str | None = None) -> int:
+        assert self._slot is not None
+        slot, self._slot = self._slot, None
+        return self._shared.recorder.complete(
+            slot,
+            status=status,
+            reason=reason,
+            rule=rule,
+            bytes_in=self._body_bytes,
+            bytes_out=self._bytes_out,
+            duration_ns=time.perf_counter_ns() - self._started_ns,
+            upstream=self._pinned.facts if self._pinned is not None else None,
+        )
+
+    def _refuse_record(self, reason: str, rule: str, status: int, error: BaseException | None = None) -> int | None:
+        walk = self._walk
+        denial = getattr(error, "denial", None)
+        return self._shared.recorder.refuse(
+            self.decision_id,
+            self.request,
+            self.peer,
+            principal=walk.principal if walk is not None else None,
+            match=walk.match if walk is not None else None,
+            status=status,
+            reason=reason,
+            rule=rule,
+            bundle_hash=self._gateway.bundle_hash,
+            started_ns=self._started_wall_ns,
+            duration_ns=time.perf_counter_ns() - self._started_ns,
+            policies=denial.policies if denial is not None else (),
+            bytes_in=self._body_bytes,
+            bytes_out=self._bytes_out,
+        )
+
+    def _end(self) -> None:
+        """Nothing more will be forwarded: drop the upstream and whatever is being awaited."""
+        self._is_over = True
+        self._deadline_s = 0.0
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        dialled, self._dialled = self._dialled, None
+        if dialled is not None:
+            dialled.connection.abort()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._body.clear()
+        if self._body_paused:
+            self._body_paused = False
+            self.downstream.pause_body(is_paused=False)

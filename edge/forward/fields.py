@@ -1,0 +1,196 @@
+"""The head that the upstream gets, rebuilt from what the policy saw; nothing is copied unread.
+
+Removed: hop-by-hop fields and those nominated in `Connection` (RFC 9110 §7.6.1), every managed field a client sent, the
+credential unless the route forwards it, and framing, which the protocol file sets itself. Added: the verified identity,
+`X-Request-Id`, `Forwarded` (RFC 7239), `X-Forwarded-*` and `traceparent` (W3C Trace Context).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edge.model.decision import Admission
+from edge.model.http import RawField, Request
+from edge.model.identity import Peer, Principal
+from edge.model.route import Route
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+
+MANAGED = frozenset(
+    (
+        b"x-auth-subject",
+        b"x-auth-issuer",
+        b"x-auth-scopes",
+        b"x-auth-roles",
+        b"x-auth-tenant",
+        b"x-request-id",
+        b"edge-assertion",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-uri",
+        b"x-forwarded-method",
+        b"x-forwarded-server",
+        b"x-forwarded-client-cert",
+        b"x-forwarded-user",
+        b"x-forwarded-email",
+        b"x-forwarded-groups",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-original-url",
+        b"x-original-uri",
+        b"x-rewrite-url",
+        b"x-original-method",
+        b"x-http-method-override",
+        b"ssl-client-cert",
+        b"ssl-client-verify",
+        b"x-ssl-client-cert",
+    )
+)
+"""Names an upstream may take for the gateway's word; a client's own are dropped on every route (attacks B1, B5, B6)."""
+
+_DROPPED = HOP_BY_HOP | MANAGED | {b"host", b"content-length", b"expect", b"authorization", b"traceparent"}
+
+# version 00, a non-zero trace id, a non-zero parent id (W3C Trace Context §3.2); other versions start a new trace.
+_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+
+_UNRESERVED = re.compile(r"[^!-$&-~]")
+"""Whatever is not printable ASCII, and `%` itself, so that the encoding can be undone (design §8)."""
+
+_principal_heads: dict[Principal, bytes] = {}
+_peer_heads: dict[Peer, tuple[str, bytes]] = {}
+_CACHED_HEADS_MAX = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIds:
+    """The identifiers that this request carries on both sides of the gateway."""
+
+    decision_id: str
+    trace_bits: int
+    """192 random bits: a trace id (128) and a span id (64), used when the client brings no valid trace."""
+
+
+def _percent_encode(text: str) -> bytes:
+    if text.isascii() and _UNRESERVED.search(text) is None:
+        return text.encode("ascii")
+    return _UNRESERVED.sub(
+        lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8", "surrogatepass")), text
+    ).encode("ascii")
+
+
+def _principal_head(principal: Principal) -> bytes:
+    """The identity fields of one principal; an anonymous one has none."""
+    head = _principal_heads.get(principal)
+    if head is None:
+        if principal.is_anonymous:
+            head = b""
+        else:
+            scopes = b" ".join(sorted(map(_percent_encode, principal.scopes)))
+            head = b"x-auth-subject: %b\r\nx-auth-issuer: %b\r\nx-auth-scopes: %b\r\n" % (
+                _percent_encode(principal.subject),
+                _percent_encode(principal.issuer),
+                scopes,
+            )
+        if len(_principal_heads) >= _CACHED_HEADS_MAX:
+            _principal_heads.clear()
+        _principal_heads[principal] = head
+    return head
+
+
+def _peer_head(peer: Peer, authority: str) -> bytes:
+    """`Forwarded` and its older kin. The downstream is the socket's peer: no proxy in front of us is trusted."""
+    cached = _peer_heads.get(peer)
+    if cached is not None and cached[0] == authority:
+        return cached[1]
+    node = f'"[{peer.ip}]"' if ":" in peer.ip else peer.ip
+    head = (
+        f'forwarded: for={node};host="{authority}";proto=https\r\n'
+        f"x-forwarded-for: {peer.ip}\r\nx-forwarded-proto: https\r\nx-forwarded-host: {authority}\r\n"
+    ).encode("ascii")
+    if len(_peer_heads) >= _CACHED_HEADS_MAX:
+        _peer_heads.clear()
+    _peer_heads[peer] = (authority, head)
+    return head
+
+
+def forget_peer(peer: Peer) -> None:
+    """The connection is gone."""
+    _peer_heads.pop(peer, None)
+
+
+def nominated(fields: tuple[RawField, ...]) -> frozenset[bytes]:
+    """Field names listed in `Connection`, lower-case; they belong to the hop and never pass (RFC 9110 §7.6.1)."""
+    names: set[bytes] = set()
+    for name, value in fields:
+        if name == b"connection":
+            names.update(item.strip(b" \t") for item in value.lower().split(b","))
+    return frozenset(names)
+
+
+def _traceparent(raw_traceparent: bytes | None, trace_bits: int) -> bytes:
+    match = _TRACEPARENT.fullmatch(raw_traceparent) if raw_traceparent is not None else None
+    span = trace_bits & 0xFFFFFFFFFFFFFFFF or 1
+    if match is not None:
+        return b"traceparent: 00-%b-%016x-%b\r\n" % (match[1], span, match[2])
+    return b"traceparent: 00-%032x-%016x-00\r\n" % (trace_bits >> 64 or 1, span)
+
+
+def upstream_path(route: Route, path: str) -> str:
+    """The path after `strip_prefix`; `config` has proved that every result lies inside the service's grant."""
+    prefix = route.upstream.strip_prefix
+    if path == prefix:
+        return "/"
+    if path.startswith(prefix + "/"):  # whole segments only: `/orders` is no prefix of `/orders-admin`
+        return path[len(prefix) :]
+    return path
+
+
+def request_head(admission: Admission, request: Request, peer: Peer, ids: RequestIds) -> bytes:
+    """Request line and fields in wire form of HTTP/1.1, without framing fields and without the final empty line.
+
+    Takes an `Admission`: what was not authenticated, permitted and admitted cannot be put into a head.
+    """
+    route = admission.permit.match.route
+    path = upstream_path(route, request.path) if route.upstream.strip_prefix else request.path
+    target = path.encode("ascii")
+    if request.has_query:
+        target = b"%b?%b" % (target, request.raw_query)
+    parts = [
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (request.method.encode("ascii"), target, request.authority.encode("ascii"))
+    ]
+    raw_traceparent: bytes | None = None
+    dropped = _DROPPED
+    for name, value in request.fields:
+        if name in _DROPPED:
+            if name == b"connection":
+                dropped = _DROPPED | nominated(request.fields)
+            elif name == b"traceparent":
+                raw_traceparent = value
+    for name, value in request.fields:
+        if name not in dropped:
+            parts.append(b"%b: %b\r\n" % (name, value))
+    if route.forward_token and request.raw_authorization is not None:
+        parts.append(b"authorization: %b\r\n" % request.raw_authorization)
+    parts.append(_principal_head(admission.permit.principal))
+    parts.append(_peer_head(peer, request.authority))
+    parts.append(b"x-request-id: %b\r\n" % ids.decision_id.encode("ascii"))
+    parts.append(_traceparent(raw_traceparent, ids.trace_bits))
+    return b"".join(parts)

@@ -1,0 +1,263 @@
+"""HTTP/1.1 towards an upstream: one connection, one exchange at a time, on httptools (llhttp).
+
+`UpstreamConnection` writes the head it is given and turns what comes back into calls on a `Receiver`. It knows nothing of
+the downstream. Laws:
+
+- An answer is passed on only while it is unambiguous. Whatever llhttp refuses, bytes after the end of an answer, a body
+  where none may be, or an unrequested 101 is an `UpstreamProtocolError`, and the connection is never used again.
+- The connection goes back to the pool only after a complete answer to a completely sent request that both sides agree to
+  keep alive. `should_keep_alive()` of httptools is right only inside the callback, so it is read there.
+- llhttp cannot be told that an answer has no body (HEAD), so after such a head the parser is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from edge.model.http import RawField
+
+MAX_HEAD_BYTES = 65_536
+"""An answer's head above this is an error: 64 KiB is more than twice what browsers accept."""
+
+_NO_BODY_STATUS = frozenset((204, 304))
+
+
+class Receiver(Protocol):
+    """Who gets the answer. Calls come in this order; `on_upstream_failed` may come at any point and is the last."""
+
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None: ...
+
+    def on_upstream_body(self, body: bytes) -> None: ...
+
+    def on_upstream_end(self) -> None: ...
+
+    def on_upstream_flush(self) -> None:
+        """All of one read has been delivered: write now, in one piece."""
+
+    def on_upstream_failed(self, error: UpstreamError) -> None: ...
+
+    def on_upstream_paused(self, *, is_paused: bool) -> None:
+        """The upstream cannot take more of the request body at the moment (or can again)."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One pinned connection. Created by the pool, which proves the peer's identity before anybody may `start` on it."""
+
+    def __init__(
+        self, on_idle: Callable[[UpstreamConnection], None], on_gone: Callable[[UpstreamConnection], None]
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_gone = on_gone
+        self.transport: asyncio.Transport | None = None
+        self.receiver: Receiver | None = None
+        self.is_reused = False
+        """Whether an exchange already ended well on it: then a failure before any answer may be the upstream's idle close."""
+        self.is_closed = False
+        self.exchanges = 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._fields: list[RawField] = []
+        self._head_bytes = 0
+        self._status = 0
+        self._is_head_method = False
+        self._request_sent = False
+        self._answer_started = False
+        self._answer_ended = False
+        self._keep_alive = False
+        self._in_trailers = False
+        self._error: UpstreamError | None = None
+
+    # -- towards the upstream -------------------------------------------------------------------
+
+    def start(self, receiver: Receiver, raw_head: bytes, *, is_head_method: bool, is_complete: bool) -> None:
+        """Send a head (with whatever body is already there) and deliver the answer to `receiver`."""
+        assert self.transport is not None
+        self.receiver = receiver
+        self._is_head_method = is_head_method
+        self._request_sent = is_complete
+        self._answer_started = self._answer_ended = False
+        self._status = 0
+        self.transport.write(raw_head)
+
+    def send(self, raw_body: bytes, *, is_complete: bool) -> None:
+        """More of the request body, already framed."""
+        if self.transport is not None and not self.is_closed:
+            if raw_body:
+                self.transport.write(raw_body)
+            self._request_sent = is_complete
+
+    def pause_reading(self) -> None:
+        if self.transport is not None and not self.is_closed:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.is_closed:
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Give up the exchange and the connection."""
+        self.receiver = None
+        self._close()
+
+    @property
+    def answer_started(self) -> bool:
+        return self._answer_started
+
+    # -- asyncio --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self.receiver is None:
+            self._close()  # bytes nobody asked for: response smuggling, or a 408 before an idle close
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._error = UpstreamProtocolError("upstream-upgrade")
+        except httptools.HttpParserError as exc:
+            self._error = self._error or UpstreamProtocolError("upstream-syntax", type(exc).__name__)
+        if self._error is not None:
+            self._fail(self._error)
+            return
+        if self._is_head_only() and self._answer_ended:
+            self._parser = httptools.HttpResponseParser(self)
+        receiver = self.receiver
+        if receiver is not None:
+            receiver.on_upstream_flush()
+            if self._answer_ended:
+                self._finish(receiver)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_waiting = self.receiver
+        self.is_closed = True
+        self._on_gone(self)
+        if was_waiting is None:
+            return
+        if self._answer_started and not self._answer_ended and self._is_delimited_by_close and exc is None:
+            was_waiting.on_upstream_end()
+            was_waiting.on_upstream_flush()
+            self.receiver = None
+            return
+        rule = "upstream-truncated" if self._answer_started else "upstream-closed"
+        self.receiver = None
+        error: UpstreamError = (
+            UpstreamProtocolError(rule) if self._answer_started else UpstreamUnreachable(rule, str(exc or ""))
+        )
+        was_waiting.on_upstream_failed(error)
+
+    def pause_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.on_upstream_paused(is_paused=True)
+
+    def resume_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.on_upstream_paused(is_paused=False)
+
+    # -- llhttp ---------------------------------------------------------------------------------
+
+    _is_delimited_by_close = False
+
+    def on_message_begin(self) -> None:
+        if self._answer_ended:
+            self._error = UpstreamProtocolError("upstream-surplus")
+        self._fields = []
+        self._head_bytes = 0
+        self._in_trailers = False
+        self._is_delimited_by_close = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_trailers:
+            return  # trailers are not merged into fields (attacks C5); they are for gRPC, which comes with its own room
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._error = UpstreamProtocolError("upstream-head-size")
+        self._fields.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self._in_trailers = True
+        if self._error is not None or self.receiver is None:
+            return
+        status = self._parser.get_status_code()
+        self._status = status
+        if status < 200:
+            if status == 101:
+                self._error = UpstreamProtocolError("upstream-upgrade")
+            return
+        content_length: int | None = None
+        is_chunked = False
+        for name, value in self._fields:
+            if name == b"content-length":
+                content_length = int(value) if value.isdigit() else None
+            elif name == b"transfer-encoding":
+                is_chunked = True
+                if value.lower() != b"chunked":
+                    self._error = UpstreamProtocolError("upstream-transfer-encoding")
+                    return
+        has_body = not (self._is_head_method or status in _NO_BODY_STATUS or content_length == 0)
+        self._keep_alive = self._parser.should_keep_alive()
+        if has_body and content_length is None and not is_chunked:
+            self._is_delimited_by_close = True
+            self._keep_alive = False
+        self._answer_started = True
+        self.receiver.on_upstream_head(status, self._fields, content_length, has_body=has_body)
+        if self._is_head_only():
+            self._answer_ended = True
+            self._keep_alive = self._is_head_keep_alive()
+            self.receiver.on_upstream_end()
+
+    def _is_head_keep_alive(self) -> bool:
+        # llhttp counts a missing length of a HEAD answer as "until close"; here the fields alone decide.
+        tokens = b",".join(value for name, value in self._fields if name == b"connection").lower()
+        return b"close" not in tokens and self._parser.get_http_version() == "1.1"
+
+    def _is_head_only(self) -> bool:
+        return self._is_head_method or self._status in _NO_BODY_STATUS
+
+    def on_body(self, body: bytes) -> None:
+        if self._answer_ended:
+            self._error = UpstreamProtocolError("upstream-surplus")
+        elif self.receiver is not None and self._error is None:
+            self.receiver.on_upstream_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._status < 200 or self._answer_ended or self._error is not None:
+            return  # an interim answer, or a head-only one that already ended
+        self._answer_ended = True
+        self._keep_alive = self._parser.should_keep_alive()
+        if self.receiver is not None:
+            self.receiver.on_upstream_end()
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def _finish(self, receiver: Receiver) -> None:
+        if self.receiver is receiver:
+            self.receiver = None
+        self.exchanges += 1
+        # An answer that came before the whole request was sent leaves the upstream's reading position unknown.
+        if self._keep_alive and self._request_sent and not self.is_closed:
+            self.is_reused = True
+            self._on_idle(self)
+        else:
+            self._close()
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver, self.receiver = self.receiver, None
+        self._close()
+        if receiver is not None:
+            receiver.on_upstream_failed(error)
+
+    def _close(self) -> None:
+        self.is_closed = True
+        if self.transport is not None:
+            self.transport.abort()

@@ -1,0 +1,218 @@
+"""The pool of connections to upstreams, and the only place that dials.
+
+A connection belongs to exactly one `PoolKey`: (SPIFFE ID, address, generation of our trust and our own certificate). It is
+handed out only after the peer proved the key's identity in its own handshake, and before that not one byte is written.
+A new generation (reload, new bundle, new own certificate) makes every older connection unusable at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.errors import UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.balance import Address, RoundRobin
+from edge.forward.http1 import UpstreamConnection
+from edge.model.record import UpstreamFacts
+from edge.model.route import Upstream
+from pki.errors import SvidRejected
+from pki.svid import VerifiedSvid
+
+DIAL_TIMEOUT_S = 5.0
+"""TCP and TLS together; a healthy upstream on the same network needs milliseconds."""
+
+MAX_IDLE_PER_KEY = 256
+MAX_AGE_S = 3600.0
+"""A connection is not reused longer than this, nor past the peer's certificate: then a new handshake proves it again."""
+MAX_IDLE_S = 55.0
+"""Under the 60–75 s after which common servers close idle connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """What must agree for a connection to be used again."""
+
+    spiffe_id: str
+    address: Address
+    generation: int
+
+
+@dataclass(slots=True, eq=False)
+class Pinned:
+    """A connection and what its handshake proved."""
+
+    key: PoolKey
+    connection: UpstreamConnection
+    facts: UpstreamFacts
+    born_s: float
+    idle_since_s: float = 0.0
+    not_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTrust:
+    """How this gateway proves itself and what it believes, as of one reload. `verify` raises `SvidRejected`."""
+
+    generation: int
+    context: ssl.SSLContext
+    verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
+    """(handshake, expected SPIFFE ID) → what was proven."""
+
+
+class Pool:
+    """Connections by key. Owner: the worker; one event loop, no lock. Built in assemble, outlives reloads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, balance: RoundRobin) -> None:
+        self._loop = loop
+        self._balance = balance
+        self._idle: dict[PoolKey, deque[Pinned]] = {}
+        self._all: dict[UpstreamConnection, Pinned] = {}
+        self._keys: dict[tuple[str, Address], PoolKey] = {}
+        self._trust: UpstreamTrust | None = None
+
+    def trust(self, trust: UpstreamTrust) -> None:
+        """Use this from now on; idle connections of older generations close at once, busy ones after their answer."""
+        self._trust = trust
+        self._keys.clear()
+        for waiting in self._idle.values():
+            for pinned in waiting:
+                pinned.connection.abort()
+        self._idle.clear()
+
+    def acquire(self, upstream: Upstream) -> Pinned | None:
+        """A proven connection that waits for work, or None: then `dial`.
+
+        Raises:
+            UpstreamUnreachable: the service has no endpoint; then 502.
+        """
+        addresses = self._balance.order(upstream)
+        if not addresses:
+            raise UpstreamUnreachable("no-endpoint", upstream.service)
+        waiting = self._idle.get(self._key(upstream.spiffe_id, addresses[0]))
+        if waiting:
+            now_s = self._loop.time()
+            while waiting:
+                pinned = waiting.pop()  # the most recent one: the rest may grow old and close
+                if self._is_usable(pinned, now_s):
+                    return pinned
+                pinned.connection.abort()
+        return None
+
+    def _key(self, spiffe_id: str, address: Address) -> PoolKey:
+        key = self._keys.get((spiffe_id, address))
+        if key is None:
+            assert self._trust is not None
+            key = self._keys[(spiffe_id, address)] = PoolKey(spiffe_id, address, self._trust.generation)
+        return key
+
+    def _is_usable(self, pinned: Pinned, now_s: float) -> bool:
+        return (
+            not pinned.connection.is_closed
+            and now_s - pinned.idle_since_s < MAX_IDLE_S
+            and now_s - pinned.born_s < MAX_AGE_S
+            and time.time() < pinned.not_after_s
+        )
+
+    async def dial(self, upstream: Upstream) -> Pinned:
+        """Connect to the first endpoint that can be reached. An impostor is not passed over in silence: it ends the try.
+
+        Raises:
+            UpstreamUnreachable, UpstreamTimeout, UpstreamIdentityRejected
+        """
+        last: UpstreamError = UpstreamUnreachable("no-endpoint", upstream.service)
+        for address in self._balance.order(upstream):
+            try:
+                return await self._dial_one(upstream, address)
+            except (UpstreamUnreachable, UpstreamTimeout) as exc:
+                last = exc
+        raise last
+
+    async def _dial_one(self, upstream: Upstream, address: Address) -> Pinned:
+        trust = self._trust
+        assert trust is not None
+        key = self._key(upstream.spiffe_id, address)
+        began_ns = time.perf_counter_ns()
+        connection = UpstreamConnection(self._on_idle, self._on_gone)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                # Resolved once; the proof below is about whoever answers at that address (attacks P43).
+                transport, _ = await self._loop.create_connection(
+                    lambda: connection, address[0], address[1], ssl=trust.context, server_hostname=""
+                )
+        except TimeoutError as exc:
+            raise UpstreamTimeout("dial-timeout", f"{address[0]}:{address[1]}") from exc
+        except ssl.SSLCertVerificationError as exc:
+            raise UpstreamIdentityRejected("chain-untrusted", exc.verify_message) from exc
+        except ssl.SSLError as exc:
+            raise UpstreamIdentityRejected("tls-handshake", exc.reason or "") from exc
+        except (OSError, UnicodeError) as exc:
+            raise UpstreamUnreachable("dial-failed", f"{address[0]}:{address[1]}") from exc
+        try:
+            proven = trust.verify(transport.get_extra_info("ssl_object"), upstream.spiffe_id)
+        except SvidRejected as exc:
+            connection.abort()
+            raise UpstreamIdentityRejected(exc.rule) from exc
+        now_s = self._loop.time()
+        facts = UpstreamFacts(
+            service=upstream.service,
+            spiffe_id=upstream.spiffe_id,
+            serial=f"{proven.serial:x}",
+            address=f"{address[0]}:{address[1]}",
+            connect_ns=time.perf_counter_ns() - began_ns,
+        )
+        pinned = Pinned(key, connection, facts, born_s=now_s, not_after_s=proven.not_after.timestamp())
+        self._all[connection] = pinned
+        return pinned
+
+    def _on_idle(self, connection: UpstreamConnection) -> None:
+        pinned = self._all.get(connection)
+        if pinned is None or self._trust is None or pinned.key.generation != self._trust.generation:
+            connection.abort()
+            return
+        waiting = self._idle.get(pinned.key)
+        if waiting is None:
+            waiting = self._idle[pinned.key] = deque()
+        if len(waiting) >= MAX_IDLE_PER_KEY:
+            connection.abort()
+            return
+        pinned.idle_since_s = self._loop.time()
+        waiting.append(pinned)
+
+    def _on_gone(self, connection: UpstreamConnection) -> None:
+        pinned = self._all.pop(connection, None)
+        if pinned is not None:
+            waiting = self._idle.get(pinned.key)
+            if waiting is not None:
+                try:
+                    waiting.remove(pinned)
+                except ValueError:
+                    pass  # it was busy
+                if not waiting:
+                    del self._idle[pinned.key]
+
+    def sweep(self) -> None:
+        """Close idle connections that may not be used again; called by a timer."""
+        now_s = self._loop.time()
+        stale = [p for waiting in self._idle.values() for p in waiting if not self._is_usable(p, now_s)]
+        for pinned in stale:
+            pinned.connection.abort()
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._all)
+
+    def close(self) -> None:
+        """Abort everything; the last step of a drain."""
+        for connection in list(self._all):
+            connection.abort()
+        self._all.clear()
+        self._idle.clear()
+
+
+generations = itertools.count(1)
+"""Numbers of trust generations, unique in this process."""

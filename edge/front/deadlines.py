@@ -1,0 +1,25 @@
+"""How long a downstream may take, in seconds. Each bound exists because somebody slower than it holds a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Time bounds of one downstream connection."""
+
+    handshake_s: float = 10.0
+    """TCP accept to the end of the TLS handshake; browsers on bad networks need 2–3 s."""
+    head_s: float = 10.0
+    """First byte of a head to its end."""
+    idle_s: float = 60.0
+    """Between two requests on a connection that is kept alive."""
+    body_s: float = 30.0
+    """Without one byte of a body that was announced."""
+    write_s: float = 30.0
+    """Without the downstream taking one byte of its answer."""
+    linger_s: float = 2.0
+    """After an answer that closes, for the client to read it before the socket goes."""
+    drain_s: float = 4.0
+    """After SIGTERM, for requests in flight."""

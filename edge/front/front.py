@@ -1,0 +1,87 @@
+"""The public listener's side of every shell: makes a protocol per connection, knows them all, sweeps and drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from email.utils import formatdate
+
+from edge.downstream import Shared
+from edge.front.deadlines import Deadlines
+from edge.pipeline import Gateway
+
+
+class Connection(asyncio.Protocol):
+    """What the front asks of one downstream connection, whatever it speaks."""
+
+    @abstractmethod
+    def close_if_idle(self) -> None: ...
+
+    @abstractmethod
+    def check_deadline(self, now_s: float) -> None: ...
+
+    @abstractmethod
+    def cut(self) -> None: ...
+
+
+class Front:
+    """Makes a protocol for each connection of the public listener, and knows them all.
+
+    Owner of `gateway`: the worker's reload, which swaps the reference; each request reads it once, at its start.
+    """
+
+    def __init__(
+        self, gateway: Gateway, shared: Shared, deadlines: Deadlines, protocol: Callable[[Front], Connection]
+    ) -> None:
+        self.gateway = gateway
+        self.shared = shared
+        self.deadlines = deadlines
+        self.connections: set[Connection] = set()
+        self._protocol = protocol
+        self.is_draining = False
+        self._date_s = 0
+        self._date_line = b""
+        self._all_gone: asyncio.Event | None = None
+
+    def __call__(self) -> asyncio.Protocol:
+        return self._protocol(self)
+
+    def date_line(self) -> bytes:
+        """`Date` (RFC 9110 §6.6.1), made once a second."""
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s = now_s
+            self._date_line = b"date: %b\r\n" % formatdate(now_s, usegmt=True).encode("ascii")
+        return self._date_line
+
+    def sweep(self) -> None:
+        """Cut what is past its deadline; called by a timer a few times a second."""
+        now_s = self.shared.loop.time()
+        for connection in list(self.connections):
+            connection.check_deadline(now_s)
+
+    def begin_drain(self) -> None:
+        """Idle connections close now, busy ones after the answer under way."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until every connection is gone, at most `timeout_s`; what is left then is aborted."""
+        self._all_gone = asyncio.Event()
+        if self.connections:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._all_gone.wait()
+            except TimeoutError:
+                for connection in list(self.connections):
+                    connection.cut()
+                return False
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections and self._all_gone is not None:
+            self._all_gone.set()

@@ -1,0 +1,56 @@
+"""The head of an answer in HTTP/1.1 wire form, and what a broken request line is called."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from edge.errors import EdgeError, MalformedRequest, UriTooLong
+from edge.model.http import RawField
+from edge.parse.request import MAX_TARGET_BYTES
+
+REQUEST_LINE = re.compile(rb"[A-Z]{3,7} [!-~\x80-\xff]+ HTTP/1\.[01]\r\n")
+"""What llhttp is looser about: one space, upper-case method, version 1.0 or 1.1, CRLF (RFC 9112 §3)."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
+
+
+def request_line_error(data: bytes) -> EdgeError:
+    """Why `data`, which starts with a request line, does not match `REQUEST_LINE`."""
+    if data.find(b"\n", 0, MAX_TARGET_BYTES + 32) < 0 and len(data) > MAX_TARGET_BYTES:
+        return UriTooLong("request-line")
+    return MalformedRequest("request-line")
+
+
+def answer_head(
+    status: int,
+    fields: list[RawField],
+    content_length: int | None,
+    date_line: bytes,
+    *,
+    is_chunked: bool,
+    is_closing: bool,
+) -> bytes:
+    """Status line, fields and the empty line.
+
+    `content_length` is written unless the answer cannot have one (1xx, 204; RFC 9110 §8.6); for HEAD and 304 it says what
+    GET would have sent.
+    """
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+    has_date = False
+    for name, value in fields:
+        if name == b"date":
+            has_date = True
+        parts.append(b"%b: %b\r\n" % (name, value))
+    if not has_date:
+        parts.append(date_line)
+    if is_chunked:
+        parts.append(b"transfer-encoding: chunked\r\n")
+    elif content_length is not None and status != 204:
+        parts.append(b"content-length: %d\r\n" % content_length)
+    if is_closing:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)

@@ -1,0 +1,129 @@
+"""Header hygiene: which names and values may enter, which may stand once only, and what frames the body.
+
+The parser in front of us (llhttp, or an HTTP/2 engine) has split the head into fields; here every field is judged before
+any step reads it. A name is `[A-Za-z0-9-]` only: an upstream that maps other bytes to `-` (CGI, WSGI) would else read a
+look-alike of a header that the gateway manages (attacks B2), so anything else is refused, never cleaned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge.errors import HeadersTooLarge, MalformedRequest
+from edge.model.http import RawField
+
+MAX_FIELDS = 128
+"""More than any browser or SDK sends; 5000 passed through Hypercorn (research: http-hardening)."""
+
+_NAME = re.compile(rb"[a-z0-9-]{1,64}")
+_FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+
+SINGLE = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"proxy-authorization",
+        b"content-type",
+        b"content-encoding",
+        b"content-range",
+        b"expect",
+        b"from",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"if-range",
+        b"max-forwards",
+        b"origin",
+        b"range",
+        b"referer",
+        b"user-agent",
+        b"date",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+        b"traceparent",
+    )
+)
+"""Fields defined as a single value: two of them are two readings of one request (RFC 9110 §5.3)."""
+
+# Names seen before, so that the usual request pays one set lookup a field. Bounded: a flood of odd names cannot grow it.
+_known_names: set[bytes] = set(SINGLE)
+_KNOWN_NAMES_MAX = 1024
+
+_INTERESTING = SINGLE | {b"upgrade"}
+
+
+@dataclass(slots=True, eq=False)
+class Framing:
+    """What the header fields say about the message itself."""
+
+    raw_host: bytes | None = None
+    raw_authorization: bytes | None = None
+    content_length: int | None = None
+    chunked: bool = False
+    expects_continue: bool = False
+    has_upgrade: bool = False
+
+
+def is_valid_name(name: bytes) -> bool:
+    """Whether a lower-case field name may enter at all."""
+    if name in _known_names:
+        return True
+    if _NAME.fullmatch(name) is None:
+        return False
+    if len(_known_names) < _KNOWN_NAMES_MAX:
+        _known_names.add(name)
+    return True
+
+
+def inspect(fields: Iterable[RawField], protocol: str) -> Framing:
+    """Judge all fields (lower-case names) and read the framing.
+
+    Raises:
+        MalformedRequest: a name or value that may not enter, a repeated singleton, or ambiguous framing; then 400.
+        HeadersTooLarge: more than `MAX_FIELDS`; then 431.
+    """
+    framing = Framing()
+    seen: set[bytes] = set()
+    count = 0
+    for name, value in fields:
+        count += 1
+        if name not in _known_names and not is_valid_name(name):
+            raise MalformedRequest("field-name")
+        if _FORBIDDEN_IN_VALUE.search(value) is not None:
+            raise MalformedRequest("field-value")
+        if name in _INTERESTING:
+            if name in seen and name in SINGLE:
+                raise MalformedRequest("field-repeated", name.decode("ascii"))
+            seen.add(name)
+            _read(framing, name, value, protocol)
+    if count > MAX_FIELDS:
+        raise HeadersTooLarge("field-count")
+    if framing.chunked and framing.content_length is not None:
+        raise MalformedRequest("framing-both")  # RFC 9112 §6.3: the smuggler's opening (attacks C1)
+    return framing
+
+
+def _read(framing: Framing, name: bytes, value: bytes, protocol: str) -> None:
+    if name == b"host":
+        framing.raw_host = value
+    elif name == b"authorization":
+        framing.raw_authorization = value
+    elif name == b"content-length":
+        if _LENGTH.fullmatch(value) is None:
+            raise MalformedRequest("content-length")
+        framing.content_length = int(value)
+    elif name == b"transfer-encoding":
+        # Only the one coding every recipient agrees on, and never in a protocol that has no chunks (RFC 9112 §6.1).
+        if value.lower() != b"chunked" or protocol != "1.1":
+            raise MalformedRequest("transfer-encoding")
+        framing.chunked = True
+    elif name == b"expect":
+        if value.lower() != b"100-continue":
+            raise MalformedRequest("expect")
+        framing.expects_continue = True
+    elif name == b"upgrade":
+        framing.has_upgrade = True

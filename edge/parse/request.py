@@ -1,0 +1,49 @@
+"""Raw head → the one canonical `Request`. Nobody parses again behind this door."""
+
+from __future__ import annotations
+
+from edge.errors import MalformedRequest, UriTooLong
+from edge.model.http import RawField, Request
+from edge.parse.fields import Framing, inspect
+from edge.parse.target import canonical_host, canonicalize
+
+MAX_TARGET_BYTES = 8192
+"""RFC 9110 §4.1 recommends to support at least 8000 octets."""
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""All that a route may name. TRACE reflects credentials and CONNECT opens tunnels; matching is case-sensitive."""
+
+
+def build(method: str, raw_target: bytes, protocol: str, fields: tuple[RawField, ...]) -> tuple[Request, Framing]:
+    """The canonical request and its framing; `fields` have lower-case names and trimmed values.
+
+    Raises:
+        MalformedRequest, UriTooLong, HeadersTooLarge: then 400, 414, 431.
+    """
+    if method not in METHODS:
+        raise MalformedRequest("method")
+    if len(raw_target) > MAX_TARGET_BYTES:
+        raise UriTooLong("target-length")
+    framing = inspect(fields, protocol)
+    if framing.raw_host is None:
+        raise MalformedRequest("host-missing")
+    if framing.has_upgrade and (framing.chunked or framing.content_length):
+        raise MalformedRequest("upgrade-with-body")
+    host, authority = canonical_host(framing.raw_host)
+    target = canonicalize(raw_target, encoded_slash=True)
+    return (
+        Request(
+            method=method,
+            path=target.path,
+            raw_query=target.raw_query,
+            has_query=target.has_query,
+            host=host,
+            authority=authority,
+            fields=fields,
+            raw_authorization=framing.raw_authorization,
+            content_length=framing.content_length,
+            chunked=framing.chunked,
+            protocol=protocol,
+        ),
+        framing,
+    )

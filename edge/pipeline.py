@@ -1,0 +1,93 @@
+"""THE LINE: every step of a request in its one legal order. Nothing else is in this file.
+
+accept → parse → route → authenticate → authorize → limit → forward → respond → audit
+
+The shells did `accept` (connection → `Peer`) and `parse` (raw head → `Request`) before they call `decide`; what comes out
+is an `Admission`, the only thing that `forward` takes. Each type holds the one before it, so the order cannot be changed
+without a type error. The line is synchronous: a step that lacks something returns a `Need`, the shell awaits it and calls
+`decide` again, which continues at that step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge.accept.shed import Shed
+from edge.authn.chain import Authenticator
+from edge.authz.evaluate import Authorizer
+from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
+from edge.limit.limiter import Limiter
+from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
+from edge.model.http import Request
+from edge.model.identity import Peer, Principal
+from edge.model.route import RouteMatch
+from edge.routing.match import match
+from edge.routing.table import Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gateway:
+    """One generation of everything configured. A reload builds a new one and swaps one reference."""
+
+    routes: Table
+    authenticator: Authenticator
+    authorizer: Authorizer
+    limiter: Limiter
+    shed: Shed
+    bundle_hash: str
+    problem_base: str
+
+
+@dataclass(slots=True, eq=False)
+class Walk:
+    """How far one request has come. A step that is done is not done again after a `Need`."""
+
+    request: Request
+    peer: Peer
+    match: RouteMatch | None = field(default=None)
+    principal: Principal | None = field(default=None)
+    permit: Permit | None = field(default=None)
+
+
+def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | Need:
+    """Walk the line up to the admission.
+
+    `wall_ns` is since the epoch, for what tokens and policies speak of; `mono_ns` never goes back, for budgets and windows.
+
+    Raises:
+        Refusal, Unavailable: with the answer that `respond/problem.py` maps them to.
+    """
+    request, peer = walk.request, walk.peer
+
+    # route: also 421, because the table knows the hosts.
+    if walk.match is None:
+        walk.match = match(gateway.routes, request, peer.sni)
+        if request.content_length is not None and request.content_length > walk.match.route.max_body_bytes:
+            raise PayloadTooLarge("content-length-above-route-limit")
+    route_match = walk.match
+
+    # authenticate: the per-address window stands before any signature is checked.
+    if walk.principal is None:
+        if not gateway.shed.may_check(peer.prefix, mono_ns):
+            raise QuotaExceeded(Exhausted("failed-credentials", 0, 1, 1))
+        try:
+            authenticated = gateway.authenticator.authenticate(request, peer, route_match.route, wall_ns)
+        except CredentialRejected:
+            gateway.shed.failed(peer.prefix, mono_ns)
+            raise
+        if isinstance(authenticated, Need):
+            return authenticated
+        walk.principal = authenticated
+
+    # authorize: default deny.
+    if walk.permit is None:
+        decision = gateway.authorizer.authorize(request, route_match, walk.principal, peer, wall_ns)
+        if isinstance(decision, Denial):
+            raise Forbidden(decision)
+        walk.permit = decision
+
+    # limit: after the permit, so that refused requests cost the principal nothing.
+    admission = gateway.limiter.admit(walk.permit, peer, mono_ns)
+    if isinstance(admission, Exhausted):
+        raise QuotaExceeded(admission)
+    return admission
