@@ -1,22 +1,211 @@
-"""Asking the policies about one request."""
+"""Asking the policies about one request: `Permit` or `Denial`, never an exception, never a doubt.
+
+Laws: default deny; a forbid wins over every permit; a policy that errors, an input that Cedar does not take, an exception
+or a panic of the native engine is a denial (`policy-error`). Cedar alone would skip the policy that errors.
+
+A decision is a pure function of the principal, the route, the method and the attributes that the slice mentions. It is
+remembered under exactly these, so a remembered decision is never wrong; the memory is bounded, and dies with the
+configuration, because each configuration has its own `Authorizer`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import cedarpy
+
+from edge.authz import facts
 from edge.authz.policies import PolicyBundle
+from edge.authz.slices import Slice
 from edge.model.decision import Denial, Permit
 from edge.model.http import Request
 from edge.model.identity import Peer, Principal
 from edge.model.route import RouteMatch
 
+SETTLED_MAX: Final = 16_384
+"""Decisions that only principal, route and method determine; some 10 MB with the principals they keep alive."""
+PASSING_MAX: Final = 4_096
+"""Decisions that also a path, an address or the time determine: soon stale, so fewer."""
+PATH_MAX: Final = 256
+"""Longer paths are not remembered, or a few thousand of them would hold much memory."""
+TRIES_MAX: Final = 8
+"""Evaluations spent on naming the missing scopes of one denial, ~30 µs each."""
+
+_NOTHING_PERMITS: Final = Denial("no-policy-matched")
+_FAILED: Final = Denial("policy-error")
+
+_Verdict = tuple[str, ...] | Denial
+"""The ids of the permitting policies, or the denial."""
+_Value = TypeVar("_Value")
+
+
+class _Recent(Generic[_Value]):
+    """A bounded memory in two generations: when the young one is full, the old one is forgotten. No clock, no list."""
+
+    __slots__ = ("_limit", "_old", "young")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit // 2
+        self._old: dict[Hashable, _Value] = {}
+        self.young: dict[Hashable, _Value] = {}
+
+    def find(self, key: Hashable) -> _Value | None:
+        value = self.young.get(key)
+        if value is None:
+            value = self._old.get(key)
+            if value is not None:
+                self.keep(key, value)
+        return value
+
+    def keep(self, key: Hashable, value: _Value) -> None:
+        if len(self.young) >= self._limit:
+            self._old, self.young = self.young, {}
+        self.young[key] = value
+
+    def __len__(self) -> int:
+        return len(self._old) + len(self.young)
+
 
 class Authorizer:
-    """The policies of one configuration, with the decisions remembered. Owned by one Gateway."""
+    """The policies of one configuration, with the decisions remembered. Owned by one Gateway, used by one thread."""
 
     def __init__(self, bundle: PolicyBundle) -> None:
         self._bundle = bundle
+        self._settled: _Recent[_Verdict] = _Recent(SETTLED_MAX)
+        self._passing: _Recent[_Verdict] = _Recent(PASSING_MAX)
+        # (principal, route) → entities, for slices that are asked again and again.
+        self._worlds: _Recent[_World] = _Recent(PASSING_MAX)
 
     def authorize(
         self, request: Request, match: RouteMatch, principal: Principal, peer: Peer, now_ns: int
     ) -> Permit | Denial:
-        """Default deny; a forbid wins over every permit; whatever fails is a denial."""
-        return Denial("no-policy-matched")
+        """Decide. Denials are shared values; a permit is the caller's own."""
+        verdict = self._settled.young.get((principal, match.route, request.method))
+        if verdict is None:
+            verdict = self._decide(request, match, principal, peer, now_ns)
+        if isinstance(verdict, tuple):
+            return Permit(principal, match, verdict)
+        return verdict
+
+    def _decide(self, request: Request, match: RouteMatch, principal: Principal, peer: Peer, now_ns: int) -> _Verdict:
+        try:
+            return self._recall(_Question(request, match, principal, peer, now_ns))
+        # The one place that must swallow everything: whatever Cedar raises is a denial. A Rust panic comes as a
+        # BaseException whose class cannot be imported.
+        except BaseException as exc:
+            if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
+                return _FAILED
+            raise
+
+    def _recall(self, question: _Question) -> _Verdict:
+        chosen = self._bundle.slices.get((question.match.route.name, question.request.method))
+        if chosen is None or not chosen.policies:
+            return _NOTHING_PERMITS
+        memory = self._settled
+        key: tuple[Hashable, ...] = (question.principal, question.match.route, question.request.method)
+        if not chosen.is_settled:
+            memory = self._passing
+            key = (*key, *question.varying(chosen.mentions))
+        verdict = memory.find(key)
+        if verdict is None:
+            verdict = self._ask(chosen, question)
+            if chosen.is_settled or len(question.request.path) <= PATH_MAX:
+                memory.keep(key, verdict)
+        return verdict
+
+    def _ask(self, chosen: Slice, question: _Question) -> _Verdict:
+        key = (question.principal, question.match.route)
+        world = self._worlds.find(key)
+        if world is None:
+            world = self._world(question, question.principal.scopes)
+            if world is None:
+                return _NOTHING_PERMITS
+            self._worlds.keep(key, world)
+        result = _evaluate(chosen, world, question)
+        if result.decision is cedarpy.Decision.NoDecision:
+            return _FAILED
+        if result.diagnostics.errors:
+            return Denial("policy-error", _erring(chosen, result.diagnostics.errors))
+        reasons = tuple(sorted(result.diagnostics.reasons))
+        if result.allowed:
+            return reasons
+        reason = "forbidden-by-policy" if reasons else "no-policy-matched"
+        return Denial(reason, reasons, self._missing_scopes(chosen, question))
+
+    def _world(self, question: _Question, scopes: frozenset[str]) -> _World | None:
+        entity = facts.principal_entity(question.principal, scopes, self._bundle.service_names)
+        if entity is None:
+            return None
+        added = json.dumps([entity, facts.route_entity(question.match)])
+        return _World(entity["uid"], self._bundle.entities.with_added_json_str(added))
+
+    def _missing_scopes(self, chosen: Slice, question: _Question) -> tuple[str, ...]:
+        """The fewest scopes found that would have made this a permit; empty when scopes alone do not help.
+
+        Tried are the scopes that one policy asks for, few first, then all that any asks for; then each is left out again.
+        """
+        held = question.principal.scopes
+        if not facts.is_user(question.principal):
+            return ()
+        wanted = {each.asked_scopes - held for each in chosen.policies}
+        wanted.add(frozenset().union(*wanted))
+        tries = TRIES_MAX
+
+        def helps(scopes: frozenset[str]) -> bool:
+            nonlocal tries
+            tries -= 1
+            world = self._world(question, held | scopes)
+            result = None if world is None else _evaluate(chosen, world, question)
+            return result is not None and result.allowed and not result.diagnostics.errors
+
+        for scopes in sorted(wanted - {frozenset()}, key=lambda each: (len(each), sorted(each))):
+            if tries and helps(scopes):
+                for scope in sorted(scopes):
+                    if tries and len(scopes) > 1 and helps(scopes - {scope}):
+                        scopes -= {scope}
+                return tuple(sorted(scopes))
+        return ()
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """The arguments of one `authorize`, together."""
+
+    request: Request
+    match: RouteMatch
+    principal: Principal
+    peer: Peer
+    now_ns: int
+
+    def varying(self, mentions: frozenset[str]) -> tuple[Hashable, ...]:
+        return tuple(facts.varying(mentions, self.request, self.match, self.principal, self.peer, self.now_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """The entities of one principal on one route, as Cedar holds them."""
+
+    principal: facts.Uid
+    entities: cedarpy.Entities
+
+
+def _evaluate(chosen: Slice, world: _World, question: _Question) -> cedarpy.AuthzResult:
+    entities = world.entities
+    if "params" in chosen.mentions:
+        entities = entities.with_added_json_str(json.dumps([facts.params_entity(question.match.params)]))
+    query = {
+        "principal": world.principal,
+        "action": facts.action_uid(question.request.method),
+        "resource": facts.uid("Route", question.match.route.name),
+        "context": facts.context(chosen.mentions, question.request, question.principal, question.peer, question.now_ns),
+    }
+    return cedarpy.is_authorized(query, chosen.handle, entities)
+
+
+def _erring(chosen: Slice, errors: Sequence[str]) -> tuple[str, ...]:
+    """Ids of the policies that failed, for the record only: Cedar tells them in its messages and nowhere else."""
+    said = "error while evaluating policy `{}`"
+    return tuple(sorted(each.id for each in chosen.policies if any(e.startswith(said.format(each.id)) for e in errors)))

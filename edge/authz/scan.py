@@ -25,7 +25,8 @@ _TOKEN = re.compile(
       | (?P<string>"(?:[^"\\]|\\.)*")
       | (?P<name>[_A-Za-z][_A-Za-z0-9]*)
       | (?P<number>[0-9]+)
-      | (?P<joint>::|,|@|;)
+      | (?P<joint>::|,|@)
+      | (?P<end>;)
       | (?P<open>[(\[{])
       | (?P<close>[)\]}])
       | (?P<operator>&&|\|\||[=!<>]=|.)""",
@@ -99,7 +100,7 @@ def split(raw: bytes) -> tuple[Chunk, ...]:
             raise ScanError(
                 line, "too-long", f"more than {MAX_OPERATORS} operators in one policy", "split the policy, or use a set"
             )
-        if token == ";" and not depth:
+        if kind == "end" and not depth:
             chunks.append(Chunk(begin[0], text[begin[1] : match.end()]))
             begin, operators = None, 0
     if begin is not None:
