@@ -1,23 +1,212 @@
-"""The shared store of the windows, and the leases of this process."""
+"""The shared store of the windows, as one process sees it: its questions, its leases, its health.
+
+What is decided where: `lease` sizes and hands out units, `script` counts inside the store, `limiter` decides about one
+request. Here is only what awaits: questions that come up in one tick of the loop, and all that come while an earlier
+batch is under way, travel together in one call.
+
+When the store fails, everything that waits fails at once, nothing asks again until a probe found it well (every 0.2 s),
+and limits that say `local` decide by themselves. Nobody waits for a store that is known to be away.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from valkey.exceptions import NoScriptError, ValkeyError
+
+from edge.errors import StoreUnavailable
+from edge.limit.io_connect import Client, connect
+from edge.limit.lease import Answer, Lease, Question, Ticket
+from edge.limit.limiter import Attempt
+from edge.limit.recent import Recent
+from edge.limit.script import BEAT, TAKE, answers, arguments
 from edge.limit.store import StoreSettings
+
+_MAX_LEASES = 32_768
+_MAX_BATCH = 64
+"""Groups in one call: the store serves nobody else meanwhile (about 4 µs each)."""
+_PROBE_S = 0.2
+_BEAT_NS = 2_000_000_000
+REPLICA_LIFE_MS = 10_000
+"""A replica that was not heard for this long counts no more."""
+_REPLICAS_KEY = "{edge:limit}:replicas"
+_SHA = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (TAKE, BEAT)}
+
+
+class _Flight:
+    """A ticket under way, and the future that tells its requests that it is answered."""
+
+    __slots__ = ("answered", "ticket")
+
+    def __init__(self, ticket: Ticket, answered: asyncio.Future[bool]) -> None:
+        self.ticket = ticket
+        self.answered = answered
 
 
 class LeaseStore:
-    """One per process, shared by the limiters of successive configurations: leases survive a reload."""
+    """One per process, shared by the limiters of successive configurations. Used from one loop only: no lock."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
+        self._replica = secrets.token_hex(8)
+        self._client: Client | None = None
+        self.leases: Recent[str, Lease] = Recent(_MAX_LEASES)
+        self.is_down = False
+        self.replicas = settings.min_replicas
+        """Gateways that share the store, as last heard; at least the workers of this one."""
+        self._was_reached = False
+        self._beaten_ns: int | None = None
+        self._gathering: dict[tuple[Lease, ...], _Flight] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._mark = 0
+        self._is_closed = False
 
     @property
     def healthy(self) -> bool:
-        raise NotImplementedError
+        """The last word from the store was good."""
+        return self._was_reached and not self.is_down
+
+    async def settle(self, attempt: Attempt) -> None:
+        """Ask for what `attempt` lacks until it has reached its verdict.
+
+        Raises:
+            StoreUnavailable: the store is away and a `closed` limit lacks a unit.
+        """
+        ticket: Ticket | None = None
+        while True:
+            now_ns = time.monotonic_ns()
+            lacking = attempt(now_ns, ticket)
+            if ticket is not None:
+                ticket.leave(now_ns)
+            if not lacking:
+                return
+            ticket = await self._ask(lacking)
 
     async def beat(self) -> None:
-        """Tell the store that this replica lives, learn how many do. Never raises; for timers, every 2 s."""
-        raise NotImplementedError
+        """Say that this replica lives and hear how many do. Never raises; a timer calls it every 2 s."""
+        if self._is_closed:
+            return
+        self._beaten_ns = time.monotonic_ns()
+        try:
+            count = await self._call(BEAT, [_REPLICAS_KEY], [self._replica, str(REPLICA_LIFE_MS)])
+        except (ValkeyError, OSError) as exc:
+            await self._fall(exc)
+            return
+        if isinstance(count, int):
+            self.replicas = max(self._settings.min_replicas, count)
+        self._was_reached = True
+        self.is_down = False
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """Stop; whatever still waits gets `StoreUnavailable`. Units in hand end with their windows."""
+        self._is_closed = self.is_down = True
+        tasks = [task for task in (self._pump, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._drop_client()
+
+    async def _ask(self, lacking: tuple[Lease, ...]) -> Ticket | None:
+        """Wait for one answer about `lacking`; None when there was none."""
+        if self.is_down:
+            raise StoreUnavailable("store-away")
+        flight = self._gathering.get(lacking)
+        if flight is None:
+            flight = _Flight(Ticket(lacking), asyncio.get_running_loop().create_future())
+            self._gathering[lacking] = flight
+            if self._pump is None:
+                self._pump = asyncio.create_task(self._send_all())
+        flight.ticket.present += 1
+        try:
+            is_answered = await asyncio.shield(flight.answered)
+        except asyncio.CancelledError:
+            flight.ticket.leave(time.monotonic_ns())
+            raise
+        return flight.ticket if is_answered else None
+
+    async def _send_all(self) -> None:
+        """Send what has gathered until nothing gathers any more. Starts one tick later, so a tick's questions meet."""
+        batch: list[_Flight] = []
+        try:
+            while self._gathering:
+                lots = list(islice(self._gathering, _MAX_BATCH))
+                batch = [self._gathering.pop(lot) for lot in lots]
+                await self._send([flight for flight in batch if flight.ticket.present])
+                if self._beaten_ns is None or time.monotonic_ns() - self._beaten_ns > _BEAT_NS:
+                    await self.beat()
+        finally:
+            self._pump = None
+            for flight in (*batch, *self._gathering.values()):
+                if not flight.answered.done():
+                    flight.ticket.abandon()
+                    flight.answered.set_result(False)
+            self._gathering.clear()
+
+    async def _send(self, batch: Sequence[_Flight]) -> None:
+        if not batch:
+            return
+        self._mark += 1
+        mark = self._mark
+        sent_ns = time.monotonic_ns()
+        groups = [(flight.ticket.present, flight.ticket.questions(sent_ns, self.replicas)) for flight in batch]
+        try:
+            reply = await self._take(mark, groups)
+        except (ValkeyError, OSError) as exc:
+            await self._fall(exc)
+            reply = None
+        else:
+            if reply is None:
+                await self._fall(None)
+        for index, flight in enumerate(batch):
+            if reply is None:
+                flight.ticket.abandon()
+            else:
+                flight.ticket.settle(reply[index], groups[index][0], sent_ns)
+                self._was_reached = True
+            flight.answered.set_result(reply is not None)
+
+    async def _take(self, mark: int, groups: Sequence[tuple[int, tuple[Question, ...]]]) -> list[list[Answer]] | None:
+        keys, args = arguments(mark, groups)
+        return answers(await self._call(TAKE, keys, args), mark, groups)
+
+    async def _call(self, text: str, keys: Sequence[str], args: Sequence[str]) -> object:
+        """Run a script, sending its text only when the store does not have it.
+
+        A timeout ends the connection: a late answer must not be taken for the next one's.
+        """
+        if self._client is None:
+            self._client = connect(self._settings)
+        async with asyncio.timeout(self._settings.timeout_s):
+            try:
+                return await self._client.execute_command("EVALSHA", _SHA[text], len(keys), *keys, *args)
+            except NoScriptError:  # a store that was started anew; nothing was executed
+                return await self._client.execute_command("EVAL", text, len(keys), *keys, *args)
+
+    async def _fall(self, cause: Exception | None) -> None:
+        """The store failed: say so, forget the connection, look for it in the background."""
+        self.is_down = True
+        await self._drop_client()
+        if self._probe is None and not self._is_closed:
+            self._probe = asyncio.create_task(self._look_for_store())
+
+    async def _look_for_store(self) -> None:
+        try:
+            while self.is_down:
+                await asyncio.sleep(_PROBE_S)
+                await self.beat()
+        finally:
+            self._probe = None
+
+    async def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                await client.aclose()
+            except (ValkeyError, OSError):
+                pass  # it is gone; that was the purpose

@@ -1,0 +1,57 @@
+"""Make the client of the store that the settings describe. The only file that knows the client library's options."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol, cast
+
+from valkey.asyncio import Valkey
+from valkey.asyncio.cluster import ClusterNode, ValkeyCluster
+from valkey.asyncio.sentinel import Sentinel
+
+from edge.limit.store import StoreSettings
+
+
+class Client(Protocol):
+    """The one call used, and the end."""
+
+    def execute_command(self, *words: Any) -> Awaitable[Any]: ...
+    def aclose(self) -> Awaitable[None]: ...
+
+
+def connect(settings: StoreSettings) -> Client:
+    """A client that has not connected yet. It never repeats a command by itself: what was lost stays lost.
+
+    One connection carries everything: questions of one tick of the loop go together, so more would gain nothing.
+    """
+    options: dict[str, Any] = {"db": settings.db, "username": settings.username, "password": settings.password}
+    if settings.tls:
+        options |= {
+            "ssl": True,
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": settings.ca_file,
+            "ssl_certfile": settings.certificate_file,
+            "ssl_keyfile": settings.key_file,
+        }
+    if settings.topology == "cluster":
+        del options["db"]
+        nodes = [ClusterNode(host, port) for host, port in settings.addresses]
+        return cast(
+            Client,
+            ValkeyCluster(
+                startup_nodes=nodes, cluster_error_retry_attempts=1, socket_timeout=settings.timeout_s, **options
+            ),
+        )
+    if settings.topology == "sentinel":
+        # The sentinels themselves speak with the same TLS, and are asked without the master's credentials.
+        secured = {name: value for name, value in options.items() if name.startswith("ssl")}
+        secured["socket_timeout"] = settings.timeout_s
+        sentinel: Any = Sentinel(settings.addresses, sentinel_kwargs=secured, **options)  # type: ignore[no-untyped-call]
+        return cast(Client, sentinel.master_for(settings.master, socket_timeout=settings.timeout_s))
+    # The caller bounds each call as a whole; a second timer per read would cost more than the read.
+    options |= {"single_connection_client": True, "lib_name": None, "lib_version": None, "socket_timeout": None}
+    if settings.socket_path is not None:
+        return cast(Client, Valkey(unix_socket_path=settings.socket_path, **options))
+    host, port = settings.addresses[0]
+    return cast(Client, Valkey(host=host, port=port, **options))

@@ -1,0 +1,203 @@
+"""The one program that counts, run inside the store: all windows by the store's clock, several limits all or none.
+
+Question (integers in decimal): `ARGV[1]` a mark that comes back first, so that a mixed-up answer is noticed; `ARGV[2]` the
+number of groups. Then per group: number of keys, number of waiting requests; then per key: mode (0 fixed, 1 moving,
+2 sliding), quota, window µs, units wanted ahead, units given back, their stamp. `KEYS` in the same order.
+
+Answer: the mark, then per key the six numbers of `lease.Answer`.
+
+A group is all or none. It grants one unit of *each* key to as many of its waiting requests as all keys together allow,
+and on top of it what is wanted ahead, but no more than an eighth of what a window has left: near its end leases get small.
+
+What stands in a key, and what is promised (Q quota, W window):
+
+- fixed (a string): units used. The window begins with its first request and ends with the key (its expiry). Never more
+  than Q between two resets.
+- moving (a list: total, then `stamp:units`, oldest first): stamps are rounded *up* to W/1024, so at most 1025 entries
+  are kept and each counts a little longer than it must. At any moment at most Q were granted in the last W. Units granted
+  ahead live W/200, so at most Q are *used* in any window 0.5 % shorter than W; a limit that is not leased ahead is exact.
+- sliding (the same list): stamps are rounded *down* to W/256, and the oldest entry fades out linearly. Smoother than
+  moving, a quarter of the memory; at most Q are used in any window 1 % shorter than W (1/256 + 1/200 < 1 %).
+
+Numbers in Lua are doubles: everything here stays below 2^53 (µs since the epoch: 2^51). They are written with %.0f,
+because Lua's own conversion keeps 14 digits only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge.limit.lease import Answer, Question
+from edge.limit.rules import STRATEGIES
+
+BEAT = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+"""
+"""ARGV: replica id, life in ms → how many replicas live."""
+
+TAKE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+local function parse(entry)
+  local stamp, units = string.match(entry, '^(%d+):(%d+)$')
+  return tonumber(stamp), tonumber(units)
+end
+
+local function write(stamp, units)
+  return string.format('%.0f:%.0f', stamp, units)
+end
+
+local function fixed(key, q)
+  local used, left = tonumber(redis.call('GET', key)), redis.call('PTTL', key)
+  if not used or left < 0 then
+    return {free = q.quota, fresh = true, left = q.window, reset = 0, retry = 0}
+  end
+  return {free = q.quota - used, fresh = false, left = left * 1000, reset = left * 1000, retry = left * 1000}
+end
+
+local function take_back(key, q)
+  local tail = redis.call('LRANGE', key, -16, -1)
+  for i = #tail, 1, -1 do
+    local stamp, units = parse(tail[i])
+    if stamp == q.stamp then
+      local back = math.min(units, q.back)
+      redis.call('LSET', key, i - 1 - #tail, write(stamp, units - back))
+      return back
+    end
+  end
+  return 0
+end
+
+local function rolling(key, q)
+  local smooth = q.mode == 2
+  local grain = math.ceil(q.window / (smooth and 256 or 1024))
+  local stamp = smooth and math.floor(now / grain) * grain or math.ceil(now / grain) * grain
+  local fade = smooth and grain or 0
+  local past = now - q.window
+  local w = {grain = grain, stamp = stamp, keep = q.window + fade, total = 0, reset = 0, retry = 0}
+  if redis.call('EXISTS', key) == 1 then
+    local total = tonumber(redis.call('LPOP', key))
+    if q.back > 0 then total = total - take_back(key, q) end
+    local oldest, units
+    while true do
+      local head = redis.call('LINDEX', key, 0)
+      if not head then break end
+      oldest, units = parse(head)
+      if units > 0 and oldest + fade > past then break end
+      redis.call('LPOP', key)
+      total, oldest = total - units, nil
+    end
+    if oldest then
+      local counted, leaves = units, oldest + fade - past
+      if leaves < fade then counted = math.ceil(units * leaves / fade) end
+      redis.call('LPUSH', key, string.format('%.0f', total))
+      w.total, w.used = total, total - units + counted
+      w.retry = leaves - math.floor((counted - 1) * fade / units)
+      w.reset = parse(redis.call('LINDEX', key, -1)) + fade - past
+    end
+  end
+  w.free = q.quota - (w.used or 0)
+  return w
+end
+
+local function grant_fixed(key, q, w, units)
+  if w.fresh then
+    redis.call('SET', key, string.format('%.0f', units), 'PX', string.format('%.0f', q.window / 1000))
+  else
+    redis.call('INCRBY', key, string.format('%.0f', units))
+  end
+  return w.left, w.left, 0
+end
+
+local function grant_rolling(key, q, w, units)
+  local last = w.total > 0 and redis.call('LINDEX', key, -1) or nil
+  local stamp, held
+  if last then stamp, held = parse(last) end
+  if stamp and stamp >= w.stamp then
+    redis.call('LSET', key, -1, write(stamp, held + units))
+  else
+    stamp = w.stamp
+    if not last then redis.call('RPUSH', key, '0') end
+    redis.call('RPUSH', key, write(stamp, units))
+  end
+  redis.call('LSET', key, 0, string.format('%.0f', w.total + units))
+  redis.call('PEXPIRE', key, string.format('%.0f', math.ceil((w.keep + w.grain) / 1000) + 1000))
+  return math.floor(q.window / 200), stamp + w.keep - now, stamp
+end
+
+local out = {tonumber(ARGV[1])}
+local key_at, arg_at = 0, 2
+for group = 1, tonumber(ARGV[2]) do
+  local keys, count = tonumber(ARGV[arg_at + 1]), tonumber(ARGV[arg_at + 2])
+  arg_at = arg_at + 2
+  local asked, found = {}, {}
+  for i = 1, keys do
+    local a = arg_at + (i - 1) * 6
+    local q = {mode = tonumber(ARGV[a + 1]), quota = tonumber(ARGV[a + 2]), window = tonumber(ARGV[a + 3]),
+               ahead = tonumber(ARGV[a + 4]), back = tonumber(ARGV[a + 5]), stamp = tonumber(ARGV[a + 6])}
+    local w = (q.mode == 0 and fixed or rolling)(KEYS[key_at + i], q)
+    asked[i], found[i] = q, w
+    count = math.min(count, math.max(w.free, 0))
+  end
+  for i = 1, keys do
+    local key, q, w = KEYS[key_at + i], asked[i], found[i]
+    if count == 0 then
+      local retry = w.free < 1 and math.max(w.retry, 1) or 0
+      for _, n in ipairs({0, math.max(w.free, 0), 0, w.reset, retry, 0}) do out[#out + 1] = n end
+    else
+      local units = math.max(count, math.min(q.ahead, math.floor(w.free / 8)))
+      local life, reset, stamp = (q.mode == 0 and grant_fixed or grant_rolling)(key, q, w, units)
+      for _, n in ipairs({units, w.free - units, life, reset, 0, stamp}) do out[#out + 1] = n end
+    end
+  end
+  key_at, arg_at = key_at + keys, arg_at + keys * 6
+end
+return out
+"""
+
+_NUMBERS = 6
+_MAX_NUMBER = 1 << 53
+
+
+def arguments(mark: int, groups: Sequence[tuple[int, Sequence[Question]]]) -> tuple[list[str], list[str]]:
+    """KEYS and ARGV for (waiting requests, questions) per group."""
+    keys: list[str] = []
+    args = [mark, len(groups)]
+    for waiting, questions in groups:
+        args += (len(questions), waiting)
+        for question in questions:
+            limit = question.limit
+            keys.append(question.key)
+            args += (STRATEGIES.index(limit.strategy), limit.quota, limit.window_s * 1_000_000)
+            args += (question.ahead, question.back, question.stamp)
+    return keys, [str(number) for number in args]
+
+
+def answers(reply: object, mark: int, groups: Sequence[tuple[int, Sequence[Question]]]) -> list[list[Answer]] | None:
+    """The store's reply as one answer per question; None when it is not a reply to this question.
+
+    The store is not trusted to be well: an answer that grants more than was asked is no answer.
+    """
+    expected = sum(len(questions) for _, questions in groups)
+    if not isinstance(reply, list) or len(reply) != 1 + expected * _NUMBERS or reply[0] != mark:
+        return None
+    if not all(isinstance(number, int) and 0 <= number < _MAX_NUMBER for number in reply):
+        return None
+    found: list[list[Answer]] = []
+    at = 1
+    for waiting, questions in groups:
+        row: list[Answer] = []
+        for question in questions:
+            answer = Answer(*reply[at : at + _NUMBERS])
+            if answer.granted > max(waiting, question.ahead):
+                return None
+            row.append(answer)
+            at += _NUMBERS
+        found.append(row)
+    return found
