@@ -1,0 +1,230 @@
+"""Files that must stay private, and directories that must change as a whole.
+
+Laws of this file:
+- A private file belongs to us, nobody else may read or write it, and it is not a symbolic link: whoever can put a link
+  where a key is written, or read a key that is read, has the key (attacks P55, P56). Refused with the remedy.
+- A file is written as: new file beside it, fsync, rename over, fsync of the directory. A reader sees old or new.
+- A directory is written as: a stage beside it, every file and the stage fsynced, then one exchange of names.
+  If we were to crash before the exchange, the old directory stands and the next run clears the stage `.name.*`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pki.errors import AuthorityLocked, UnsafeFile, WouldOverwrite
+
+MAX_BYTES = 4 << 20
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
+
+
+def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """Read a secret file after checking what was opened (the descriptor, not the name: no race).
+
+    Raises:
+        UnsafeFile: a link, not a regular file, not ours, readable or writable by others, or larger than `limit`.
+        FileNotFoundError: nothing there.
+    """
+    descriptor = _open(path, os.O_RDONLY)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise UnsafeFile(f"{path}: not a regular file")
+        _check_owner_and_mode(path, facts, forbidden=0o077)
+        return _read(descriptor, path, limit)
+    finally:
+        os.close(descriptor)
+
+
+def read_public(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """Read a file that others may read but not write.
+
+    Raises:
+        UnsafeFile: a link, not a regular file, writable by others, or larger than `limit`.
+        FileNotFoundError: nothing there.
+    """
+    descriptor = _open(path, os.O_RDONLY)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise UnsafeFile(f"{path}: not a regular file")
+        _check_owner_and_mode(path, facts, forbidden=0o022)
+        return _read(descriptor, path, limit)
+    finally:
+        os.close(descriptor)
+
+
+def private_directory(path: Path) -> None:
+    """Make `path` a directory of mode 0700 that belongs to us, or accept one that already is.
+
+    Raises:
+        UnsafeFile: a link, not a directory, not ours, or open to others.
+    """
+    try:
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)  # mkdir's mode passes through the umask, which may take bits we need
+    except FileExistsError:
+        pass
+    facts = os.lstat(path)
+    if not stat.S_ISDIR(facts.st_mode):
+        raise UnsafeFile(f"{path}: expected a directory, found something else (a link?); move it away")
+    _check_owner_and_mode(path, facts, forbidden=0o077)
+
+
+def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file of mode 0600 atomically and durably.
+
+    Raises:
+        WouldOverwrite: something is there and `replace` is false.
+        UnsafeFile: the directory can be changed by others.
+    """
+    _check_parent(path.parent)
+    if not replace and os.path.lexists(path):
+        raise WouldOverwrite(f"{path} exists")
+    stage = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        _write_new(stage, content, 0o600)
+        os.rename(stage, path)
+    except BaseException:
+        stage.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def replace_directory(target: Path, files: Mapping[str, tuple[bytes, int]], *, replace: bool) -> None:
+    """Make `target` a directory (0700) of exactly `files` (name → bytes, mode), all at once.
+
+    Raises:
+        WouldOverwrite: `target` exists and `replace` is false.
+        UnsafeFile: `target` is a link or not a directory, or its parent can be changed by others.
+    """
+    parent = target.parent
+    _check_parent(parent)
+    exists = os.path.lexists(target)
+    if exists:
+        if not stat.S_ISDIR(os.lstat(target).st_mode):
+            raise UnsafeFile(f"{target}: not a directory (a link?); move it away or choose another place")
+        if not replace:
+            raise WouldOverwrite(f"{target} exists")
+    clear_stages(target)
+    stage = parent / f".{target.name}.{secrets.token_hex(6)}"
+    os.mkdir(stage, 0o700)
+    try:
+        for name, (content, mode) in files.items():
+            _write_new(stage / name, content, mode)
+        sync_directory(stage)
+        if exists:
+            _exchange(stage, target)
+        else:
+            os.rename(stage, target)
+        sync_directory(parent)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)  # the old content after an exchange, or the failed stage
+
+
+def clear_stages(target: Path) -> None:
+    """Remove what a crash during `replace_directory` may have left. Only call while no other writer can run."""
+    for left in target.parent.glob(f".{target.name}.????????????"):
+        if not left.is_symlink() and left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and creations in `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(path: Path, *, wait_s: float) -> int:
+    """Take the exclusive lock of the file `path`, made when absent; → descriptor, closing it releases the lock.
+
+    Raises:
+        AuthorityLocked: another process holds it for longer than `wait_s`.
+    """
+    descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EINTR} or time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise AuthorityLocked(f"{path}: another process uses the authority; try again later") from error
+        time.sleep(0.01)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EMLINK}:
+            raise UnsafeFile(f"{path}: is a symbolic link; put the file itself there") from error
+        raise
+
+
+def _check_owner_and_mode(path: Path, facts: os.stat_result, *, forbidden: int) -> None:
+    # Root's files are accepted: a system may install a key that only root may change.
+    if facts.st_uid not in {os.geteuid(), 0}:
+        raise UnsafeFile(f"{path}: belongs to uid {facts.st_uid}; run: chown {os.geteuid()} {path}")
+    if facts.st_mode & forbidden:
+        mode = stat.S_IMODE(facts.st_mode)
+        raise UnsafeFile(f"{path}: mode {mode:04o} is open to others; run: chmod {mode & ~forbidden:o} {path}")
+
+
+def _check_parent(parent: Path) -> None:
+    """Others must not be able to replace names in `parent`; a sticky directory like /tmp only lets owners do so."""
+    facts = os.stat(parent)
+    if facts.st_uid not in {os.geteuid(), 0}:
+        raise UnsafeFile(f"{parent}: belongs to uid {facts.st_uid}; choose a directory of your own")
+    if facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX:
+        raise UnsafeFile(f"{parent}: others may write in it; run: chmod go-w {parent}")
+
+
+def _read(descriptor: int, path: Path, limit: int) -> bytes:
+    parts = []
+    left = limit + 1
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 16))):
+        parts.append(part)
+        left -= len(part)
+    if left <= 0:
+        raise UnsafeFile(f"{path}: larger than {limit} bytes")
+    return b"".join(parts)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _exchange(stage: Path, target: Path) -> None:
+    """Swap two names in one step (renameat2). Where the file system cannot, in two: a reader may then find none."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here = -100  # AT_FDCWD
+    if renameat2 is not None:
+        if renameat2(here, os.fsencode(stage), here, os.fsencode(target), _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _NO_EXCHANGE:
+            raise OSError(code, os.strerror(code), str(target))
+    old = stage.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    os.rename(target, old)
+    os.rename(stage, target)
+    shutil.rmtree(old, ignore_errors=True)
