@@ -14,6 +14,8 @@ import ssl
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge.authn import urls
 
@@ -38,7 +40,9 @@ def tls_context(ca_pem: bytes | None) -> ssl.SSLContext:
     if ca_pem is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+        # As DER: the PEM reader of `ssl` wants ASCII throughout, comments between certificates included.
+        anchors = x509.load_pem_x509_certificates(ca_pem)
+        context.load_verify_locations(cadata=b"".join(anchor.public_bytes(Encoding.DER) for anchor in anchors))
     return context
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from edge.authn import keys, urls
 
 # No blank, control or fragment: `#` divides issuer from subject in the uid of a principal, and may stand there once only.
@@ -80,12 +82,18 @@ class IssuerSettings:
             except keys.KeySetUnusable as exc:
                 return [SettingFault("jwks", "key-set", str(exc), "write a JWK Set (RFC 7517) of public keys")]
             return []
+        found = []
         field, url = ("issuer", self.issuer) if self.jwks is None else ("jwks", self.jwks)
         try:
             urls.parse(url)
         except urls.UrlRefused as exc:
-            return [SettingFault(field, "url", str(exc), "write an https URL, or jwks: FILE")]
-        return []
+            found.append(SettingFault(field, "url", str(exc), "write an https URL, or jwks: FILE"))
+        if self.ca_pem is not None:
+            try:
+                x509.load_pem_x509_certificates(self.ca_pem)
+            except ValueError:
+                found.append(SettingFault("ca", "certificate", "no PEM certificates", "name a file of CA certificates"))
+        return found
 
     def _number_faults(self) -> list[SettingFault]:
         found = []
