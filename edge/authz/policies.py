@@ -37,7 +37,7 @@ MAX_POLICIES = 4096
 """In all files. Cedar asks them one by one, 1.7 µs each, when a slice holds them all."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
-_SEE_SCHEMA = "see edge.cedarschema for what exists; an optional attribute (`?`) needs `has` before it"
+_SEE_SCHEMA = "see edge.cedarschema for what exists; an optional attribute (`?`) needs `has … &&` before it"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +119,8 @@ def _policy(place: _Place, chunk: Chunk) -> Policy | Fault:
         nodes = parsed.to_pst()
     except ValueError as exc:
         return place.fault("too-deep", str(exc), "split the policy into several, or use a set")
-    if nodes.templates:
-        return place.fault("template", "slots (`?principal`, `?resource`) are never filled here", "name the entity")
-    if len(nodes.static_policies) != 1:
-        return place.fault("syntax", "not exactly one policy up to the `;`", "correct the policy that starts here")
+    if nodes.templates or len(nodes.static_policies) != 1:
+        return place.fault("template", "not one policy without slots (`?principal`, `?resource`)", "name the entity")
     (node,) = nodes.static_policies.values()
     policy_id = node.annotations.get("id", "")
     if not _ID.match(policy_id):
