@@ -6,13 +6,13 @@
     head = writer.publish()                # under a signed head: cannot be changed unnoticed
 
 Order of a publication, and what a crash behind each step leaves:
-1. full and partial tiles and bundles, each new file → fsync → rename, then their directories. Crash: unsigned files that
-   the next publication writes again, byte for byte; the write-ahead file still has the entries.
-2. the head is signed and put in the second place. Crash: the next open finds the remembered head one ahead of the
-   checkpoint, reproduces its root from the tiles of step 1, and completes step 3.
-3. the checkpoint. Crash: the frames of the write-ahead file chain to the older root and are passed over, all of them
-   are in tiles.
-4. the write-ahead file starts over; partial tiles that full ones replaced are deleted. Crash: nothing to repair.
+1. the write-ahead file is synced: a head is never signed over entries that a power cut could take back. Crash: nothing.
+2. full and partial tiles and bundles are written, not synced (see `io_segments`). Crash: unsigned files that the next
+   publication writes again, byte for byte.
+3. the head is signed and put in the second place, synced. Crash: the next open finds the remembered head one ahead of the
+   checkpoint, reproduces its root, and completes step 4. After a power cut it also makes the tiles anew.
+4. the checkpoint. Crash: nothing to repair.
+5. partial tiles that full ones replaced are deleted; the write-ahead file takes its turn when it is large.
 
 Every method must be called by one thread of one process; the lock keeps other processes out.
 """
@@ -25,16 +25,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pki.io_files import private_directory, read_private, sync_directory, write_private
-from pki.tlog import checkpoint, io_recover, merkle, note, wal
+from pki.tlog import checkpoint, io_recover, merkle, note
 from pki.tlog.checkpoint import Checkpoint
 from pki.tlog.errors import LogInconsistent, LogLocked, LogUnwritable
-from pki.tlog.io_reader import CHECKPOINT, VERIFIER_KEY, WAL, LogReader
+from pki.tlog.io_reader import CHECKPOINT, VERIFIER_KEY, LogReader
+from pki.tlog.io_segments import Segments, sync_file_system
 from pki.tlog.proof import TlogProof
 from pki.tlog.tail import Tail
 from pki.tlog.tiles import length_prefixed
 
 LOCK = "lock"
-_KEEP_WAL_BYTES = 64 << 20  # a write-ahead file that a burst made larger is cut back
 
 
 def head_copy_of(directory: Path) -> Path:
@@ -72,14 +72,12 @@ class LogWriter:
         self._head_copy = head_copy
         self._lock = lock
         self._known_directories = {str(directory)}
+        self._written: set[str] = set()  # tiles of the present head: a higher level's often stays the same
         self._broken = False
-        self._wal = -1
-        head, self._tail, scan = self._recover()
-        self.head: Checkpoint = head
+        self._segments = Segments(directory)
+        self.repaired: tuple[str, ...] = ()  # files of the head that the last open had to write again
+        self.head, self._tail = self._recover()
         self.size = self._tail.size
-        self._end = scan.end  # offset in the write-ahead file where the next frame goes
-        self._check = scan.check  # what the next frame chains to
-        self._written_partials: set[str] = set(self._tail_partials_on_disk())
 
     @classmethod
     def open(cls, directory: Path, *, origin: str, signer: note.Signer, head_copy: Path) -> LogWriter:
@@ -118,16 +116,7 @@ class LogWriter:
         pieces = length_prefixed(entries)
         joined = b"".join(pieces)
         hashes = merkle.leaf_hashes(entries)
-        prefix = wal.prefix(self._check, first, hashes, len(joined))
-        length = len(prefix) + len(joined)
-        try:
-            written = os.pwritev(self._wal, (prefix, joined), self._end)
-        except OSError as exc:
-            raise LogUnwritable(f"{self._directory / WAL}: {exc.strerror}") from exc
-        if written != length:  # a full disk; the cut-off frame is never valid and the next one overwrites it
-            raise LogUnwritable(f"{self._directory / WAL}: only {written} of {length} bytes could be written")
-        self._end += length
-        self._check = prefix[-wal.CHECK_BYTES :]
+        self._segments.append(first, hashes, joined)
         self._tail.extend(hashes, pieces, joined)
         self.size = first + len(hashes)
         return first
@@ -140,10 +129,10 @@ class LogWriter:
         """
         self._check_usable()
         try:
-            os.fdatasync(self._wal)
+            self._segments.sync()
         except OSError as exc:
             self._broken = True
-            raise LogUnwritable(f"{self._directory / WAL}: {exc.strerror}") from exc
+            raise LogUnwritable(f"{self._directory}: write-ahead file: {exc.strerror}") from exc
 
     def publish(self) -> Checkpoint:
         """Put every appended entry under a signed head; → that head (the present one when nothing was added).
@@ -154,22 +143,20 @@ class LogWriter:
         self._check_usable()
         if self.size == self.head.size:
             return self.head
+        self.sync()
         head = checkpoint.seal(self.head.origin, self.size, self._tail.root(), self._signer)
-        full, partial = self._tail.full_files(), self._tail.partial_files()
+        full = self._tail.full_files()
         try:
-            self._write_tiles({**full, **{k: v for k, v in partial.items() if k not in self._written_partials}})
+            self._write_tiles({**full, **self._tail.partial_files()})
             _replace(self._head_copy, head.raw_note)
             _replace(self._directory / CHECKPOINT, head.raw_note)
-            if self._end > _KEEP_WAL_BYTES:
-                os.ftruncate(self._wal, 0)
+            self.head = head
             self._remove_replaced(full)
+            self._tail.forget_full()
+            self._segments.turn(self._tail)
         except OSError as exc:
             self._broken = True
             raise LogUnwritable(f"{self._directory}: {exc.strerror}") from exc
-        self._tail.forget_full()
-        self._written_partials = {*partial}
-        self._end, self._check = 0, head.root
-        self.head = head
         return head
 
     def inclusion(self, index: int) -> TlogProof:
@@ -188,13 +175,13 @@ class LogWriter:
 
     def close(self) -> None:
         """Give up the log. Does not publish: entries appended since stay in the write-ahead file."""
-        for descriptor in (self._wal, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._wal = self._lock = -1
+        if self._lock >= 0:
+            self._segments.close()
+            os.close(self._lock)
+        self._lock = -1
         self._broken = True
 
-    def _recover(self) -> tuple[Checkpoint, Tail, wal.Scan]:
+    def _recover(self) -> tuple[Checkpoint, Tail]:
         verifier = self._signer.verifier
         raw_key = self._reader.read(VERIFIER_KEY)
         if raw_key is not None and raw_key != f"{verifier}\n".encode():
@@ -203,62 +190,49 @@ class LogWriter:
         head = io_recover.settle(raw_stored, _read_copy(self._head_copy), verifier)
         if head is None:
             head = self._create()
-        tail = io_recover.load(self._reader, head)
+        found = io_recover.replay(self._reader, head)
         if raw_key is None:
             _replace(self._directory / VERIFIER_KEY, f"{verifier}\n".encode())
+        self.repaired = tuple(path for path, content in found.files.items() if self._reader.read(path) != content)
+        self._write_tiles({path: found.files[path] for path in self.repaired})
         if raw_stored != head.raw_note:
             _replace(self._directory / CHECKPOINT, head.raw_note)
-        self._wal = os.open(self._directory / WAL, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        scan = wal.scan(self._reader.read(WAL) or b"", head.root, head.size)
-        os.ftruncate(self._wal, scan.end)
-        os.fsync(self._wal)
+        if found.live is None or found.segment is None:
+            self._segments.begin(found.tail)
+        else:
+            self._segments.resume(found.live, found.segment)
+        if found.other_live or found.live is None:
+            sync_file_system(self._directory)
+            self._segments.retire_other()
         sync_directory(self._directory)
-        for frame in scan.frames:
-            pieces = length_prefixed(frame.entries)
-            tail.extend(frame.hashes, pieces, b"".join(pieces))
-        return head, tail, scan
+        return head, found.tail
 
     def _create(self) -> Checkpoint:
         """Sign the empty head, so that from its first entry on a log has a history that can be missed."""
-        if self._reader.read(WAL) or (self._directory / "tile").exists():
+        if any(self._reader.segments()) or (self._directory / "tile").exists():
             raise LogInconsistent("missing", f"{self._directory} holds entries, and no signed head for them is left")
         head = checkpoint.seal(self._signer.verifier.name, 0, merkle.EMPTY_ROOT, self._signer)
         _replace(self._head_copy, head.raw_note)
         return head
 
-    def _tail_partials_on_disk(self) -> list[str]:
-        return [path for path in self._tail.partial_files() if (self._directory / path).exists()]
-
     def _write_tiles(self, files: dict[str, bytes]) -> None:
-        changed: set[str] = set()
         for name, content in files.items():
+            if name in self._written:
+                continue
             path = f"{self._directory}/{name}"
-            self._make_parent(path, changed)
-            descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._make_parent(path)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 _write_all(descriptor, content)
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.rename(f"{path}.new", path)
-        for directory in changed:
-            sync_directory(Path(directory))
+        self._written = {*files}
 
-    def _make_parent(self, path: str, changed: set[str]) -> None:
-        """Make the directories above `path`; add to `changed` each one that gets a new name in it."""
+    def _make_parent(self, path: str) -> None:
         parent = path[: path.rindex("/")]
-        changed.add(parent)
-        missing = []
-        while parent not in self._known_directories:
-            missing.append(parent)
-            parent = parent[: parent.rindex("/")]
-        for directory in reversed(missing):
-            try:
-                os.mkdir(directory, 0o700)
-                changed.add(directory[: directory.rindex("/")])
-            except FileExistsError:
-                pass
-            self._known_directories.add(directory)
+        if parent not in self._known_directories:
+            os.makedirs(parent, 0o700, exist_ok=True)
+            self._known_directories.add(parent)
 
     def _remove_replaced(self, full: dict[str, bytes]) -> None:
         """Delete the partial tiles whose full tile is published (C2SP tlog-tiles: MAY)."""

@@ -6,7 +6,6 @@ one, as C2SP tlog-tiles allows, so a reader with a slightly older head still fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pki.tlog import checkpoint, note, wal
@@ -16,7 +15,6 @@ from pki.tlog.tiles import WIDTH, bundle_path, length_prefixed, split_entries, s
 
 CHECKPOINT = "checkpoint"
 VERIFIER_KEY = "verifier.key"
-WAL = "wal"
 _ATTEMPTS = 5
 
 
@@ -79,15 +77,28 @@ class LogReader:
 
         return node
 
+    def segments(self) -> list[wal.Segment | None]:
+        """What the two write-ahead files hold, in the order of `wal.NAMES`."""
+        return [wal.scan(self.read(name) or b"") for name in wal.NAMES]
+
+    def pending(self, size: int) -> list[bytes]:
+        """The entries behind the first `size` ones that are in the write-ahead files. **Nothing vouches for them yet.**"""
+        entries: list[bytes] = []
+        for segment in sorted(filter(None, self.segments()), key=lambda found: found.size):
+            for frame in segment.frames:
+                if frame.first == size + len(entries):
+                    entries += frame.entries
+        return entries
+
     def latest(self, count: int) -> list[tuple[int, bytes]]:
-        """The last `count` entries with their indices, oldest first, also those not yet under a head. **Unverified.**
+        """The last `count` (≥ 1) entries with their indices, oldest first, published or not. **Unverified.**
 
         Raises:
             LogError: no checkpoint, or the files it speaks of are missing or malformed.
         """
-        size, _, scan = self.unverified_state()
-        entries, first = scan.entries, size
-        for index in _backwards(size):
+        size, entries = self.unverified_state()
+        first = size
+        for index in range((size + WIDTH - 1) // WIDTH - 1, -1, -1):
             if len(entries) >= count:
                 break
             raw = self.bundle(index, min(WIDTH, size - index * WIDTH))
@@ -96,10 +107,10 @@ class LogReader:
             entries, first = split_entries(raw) + entries, index * WIDTH
         return list(enumerate(entries, first))[-count:]
 
-    def unverified_state(self) -> tuple[int, bytes, wal.Scan]:
-        """Size and root of the head, and what the write-ahead file holds on top of it; neither is verified.
+    def unverified_state(self) -> tuple[int, list[bytes]]:
+        """Size of the head, and the entries behind it; neither is verified.
 
-        A writer may publish between the two reads; then they do not fit together and are read again.
+        A writer may publish between the two reads; then they may not fit together and are read again.
 
         Raises:
             NoteMalformed: there is no readable checkpoint.
@@ -108,11 +119,11 @@ class LogReader:
             raw = self.read(CHECKPOINT)
             if raw is None:
                 raise NoteMalformed(f"{self.directory / CHECKPOINT} is not there")
-            _, size, root = checkpoint.parse(note.split(raw)[0])
-            pending = self.read(WAL) or b""
+            _, size, _ = checkpoint.parse(note.split(raw)[0])
+            entries = self.pending(size)
             if self.read(CHECKPOINT) == raw:
                 break
-        return size, root, wal.scan(pending, root, size)
+        return size, entries
 
     def _hashes(self, level: int, index: int, width: int) -> list[bytes]:
         raw = self.tile(level, index, width) if width > 0 else None
@@ -122,8 +133,3 @@ class LogReader:
             return split_hashes(raw, width)
         except TileMalformed as exc:
             raise LogInconsistent("edit", f"{tile_path(level, index)}: {exc}") from exc
-
-
-def _backwards(size: int) -> Iterator[int]:
-    """Indices of the bundles of a tree of `size` leaves, last first."""
-    return iter(range((size + WIDTH - 1) // WIDTH - 1, -1, -1))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pki.tlog.merkle import EMPTY_ROOT, fold
-from pki.tlog.tiles import WIDTH, bundle_path, partials, tile_path
+from pki.tlog.merkle import EMPTY_ROOT, HASH_BYTES, fold
+from pki.tlog.tiles import WIDTH, bundle_path, partials, split_entries, split_hashes, tile_path
 
 
 class Tail:
@@ -70,6 +70,26 @@ class Tail:
                 files[bundle_path(index, width)] = b"".join(self._chunks)
             files[tile_path(level, index, width)] = b"".join(self._levels[level])
         return files
+
+    def snapshot(self) -> bytes:
+        """The growing edge as bytes, for `restore`: the partial tiles, lowest level first, then the partial bundle."""
+        hashes = [value for level in self._levels for value in level]
+        return b"".join([*hashes, *self._chunks])
+
+    @classmethod
+    def restore(cls, size: int, raw: bytes) -> Tail:
+        """The edge of the tree of `size` leaves out of its snapshot.
+
+        Raises:
+            TileMalformed: not a snapshot of a tree of this size.
+        """
+        levels: list[list[bytes]] = []
+        for level, _, width in partials(size):
+            levels += [[] for _ in range(level + 1 - len(levels))]
+            levels[level] = split_hashes(raw[: width * HASH_BYTES], width)
+            raw = raw[width * HASH_BYTES :]
+        split_entries(raw, size % WIDTH)
+        return cls(size, levels, raw)
 
     def _close_bundle(self) -> None:
         count = self.size // WIDTH
