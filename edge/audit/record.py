@@ -1,9 +1,9 @@
 """What a leaf of the access log says: the closed list of fields, their encoding and their caps.
 
-A leaf is one flat JSON object in ASCII with the names of the Elastic Common Schema, for example (one line in the log):
+A leaf is one flat JSON object in ASCII with the names of the Elastic Common Schema (8.17), for example (one line in the log):
 
     {"gateway.writer":"worker-0.9f2c64aa01b7d3e8","event.action":"request","event.sequence":812,
-     "@timestamp":"2026-11-21T09:40:00.123456Z","event.id":"18a7…","ecs.version":"8.17","event.kind":"event",
+     "@timestamp":"2026-11-21T09:40:00.123456Z","event.id":"18a7…",
      "event.category":["web"],"event.type":["access","allowed"],"policy.version":"5d2a…","source.ip":"192.0.2.7",
      "source.port":40112,"tls.version":"TLSv1.3","tls.cipher":"TLS_AES_128_GCM_SHA256",
      "authentication.method":"jwt","user.hash":"0c91…","jwt.iss":"https://idp.example.com/","http.version":"1.1",
@@ -32,8 +32,6 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 from typing import Literal
-
-ECS_VERSION = "8.17"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,6 @@ FIELDS: Mapping[str, str] = {
     "event.sequence": "counts the records of this writer from 1 without a gap",
     "@timestamp": "when the request or event began, UTC",
     "event.id": "the decision id, also `instance` of problems and X-Request-Id",
-    "ecs.version": "version of the names used here",
-    "event.kind": "always `event`",
     "event.category": "`web`, `authentication`, `configuration` or `process`",
     "event.type": "`access` with `allowed` or `denied`; `change`, `info`, `error` for events",
     "event.outcome": "`success`, `failure` (refused, or no answer), `unknown` (a process died before it ended)",
@@ -120,7 +116,6 @@ FIELDS: Mapping[str, str] = {
     "log.writer": "the writer a recovery or rejection is about",
     "log.last_sequence": "the last sequence that writer used",
     "log.unknown": "slots it left open, each a leaf with outcome unknown",
-    "log.sha256": "SHA-256 of a record the notary rejected",
     "pki.serial": "serial of a certificate",
     "pki.spiffe_id": "identity in a certificate",
     "pki.issuer": "SHA-256 of the issuer's public key",
@@ -208,6 +203,49 @@ def fields(values: Mapping[str, Value]) -> str:
             case _:
                 encoded.append(f'"{name}":{texts(value)}')
     return ",".join(encoded)
+
+
+_EVENT_CLASSES = {
+    "config": '"event.category":["configuration"],"event.type":["change"]',
+    "process": '"event.category":["process"],"event.type":["info"]',
+    "log": '"event.category":["process"],"event.type":["info"]',
+    "identity": '"event.category":["authentication"],"event.type":["denied"]',
+    "pki": '"event.category":["authentication"],"event.type":["change"]',
+}
+
+
+def event(kind: str, sequence: int, event_id: str, when_ns: int, values: Mapping[str, Value]) -> bytes:
+    """Prefix of a record that is not a request's; when `values` are too long they are left out and the leaf says so.
+
+    Raises: ValueError when the kind belongs to no family of _EVENT_CLASSES, or as `fields`.
+    """
+    classes = _EVENT_CLASSES.get(kind.partition(".")[0])
+    if classes is None:
+        raise ValueError(f"{kind!r} belongs to no family of events: {', '.join(_EVENT_CLASSES)}")
+    prefix = (
+        f'"event.action":{text(kind, CAP_NAME)},"event.sequence":{sequence},'
+        f'"@timestamp":"{timestamp(when_ns)}","event.id":"{event_id}",{classes}'
+    )
+    own = fields(values)
+    if len(prefix) + len(own) >= MAX_PREFIX:
+        own = '"record.truncated":true'
+    return f"{prefix},{own}".rstrip(",").encode("ascii")
+
+
+def event_end(failed: str | None) -> bytes:
+    """Suffix of a record that is not a request's; `failed` is the reason when it did not succeed."""
+    if failed is None:
+        return b',"event.outcome":"success"}'
+    return f',"event.outcome":"failure","event.reason":{text(failed, CAP_NAME)}}}'.encode("ascii")
+
+
+def rejection(head: bytes, sequence: int) -> bytes:
+    """The leaf in place of a record its writer must not write. The same bytes each time, so that a second notary can tell
+    whether the first had written it."""
+    return (
+        b'%b"event.action":"log.rejected","event.sequence":%d,"event.category":["process"],"event.type":["error"],'
+        b'"event.outcome":"failure","event.reason":"forbidden-record"}' % (head, sequence)
+    )
 
 
 def stamp(writer: str, instance: str) -> bytes:

@@ -54,6 +54,9 @@ NOTARY_WORDS = struct.Struct("@QQQ")
 TAKEN = struct.Struct("@QII")
 COMPLETE = struct.Struct("@QQII")
 
+PREFIX_ROOM = 72
+"""Bytes of a slot a prefix must leave free: both headers and the shortest suffix, the unknown outcome."""
+
 MAX_SILENCE_NS = 1_000_000_000
 """The notary beats at least every 50 ms; after this much silence nothing is admitted (design §3)."""
 
@@ -161,7 +164,7 @@ class Ring:
             raise NotRecordable("ring-full")
         length = len(prefix)
         slot_bytes = self._slot_bytes
-        if length > slot_bytes - 64:
+        if length > slot_bytes - PREFIX_ROOM:
             raise NotRecordable("record-too-long", f"prefix of {length} bytes")
         slot = free.pop()
         sequence = self.sequence
