@@ -11,11 +11,14 @@ Tolerated on purpose, for outside SPIFFE authorities: a subject, a CN (never rea
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import SvidRejected
@@ -34,7 +37,9 @@ RULES: Mapping[str, str] = {
     "key-usage": "The leaf's key usage is missing or lacks digitalSignature.",
     "extended-key-usage": "The leaf's extended key usage is missing, is `any`, or does not name the use at hand.",
     "authority-profile": "An issuing certificate breaks the profile: constraints that are not critical, a missing or wrong"
-    " key identifier, or an extended key usage that does not permit the use at hand.",
+    " key identifier, no right to sign certificates, or an extended key usage that does not permit the use at hand.",
+    "constraint-kind": "An issuing certificate constrains names other than DNS names and addresses; such constraints cannot"
+    " be applied here, so nothing below them is believed.",
     "wildcard": "A DNS name has a wildcard; an identity names one thing.",
     "spiffe-uri": "The leaf does not hold exactly one URI name, or it is not a SPIFFE ID with a path.",
     "trust-domain": "The SPIFFE ID is of another trust domain.",
@@ -47,22 +52,20 @@ RULES: Mapping[str, str] = {
     "revocation-unknown": "What is revoked is not known at the moment; an unknown state refuses.",
 }
 
+_CONSTRAINED = (x509.DNSName, x509.IPAddress)
 _E = TypeVar("_E", bound=x509.ExtensionType)
 _CURVES = {"secp256r1", "secp384r1"}
 _ANY_USAGE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
 
 def check_any(certificate: x509.Certificate) -> None:
-    """What holds for every certificate of a chain: version, serial, key.
+    """What holds for every certificate of a chain: version and key.
 
     Raises:
-        SvidRejected: malformed, serial, key-type.
+        SvidRejected: malformed, key-type.
     """
     if certificate.version is not x509.Version.v3:
         raise SvidRejected("malformed", "not version 3")
-    serial = certificate.serial_number
-    if serial <= 0 or serial.bit_length() > 159:
-        raise SvidRejected("serial", f"{serial:x}")
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         good = key.curve.name in _CURVES
@@ -72,13 +75,26 @@ def check_any(certificate: x509.Certificate) -> None:
         raise SvidRejected("key-type", type(key).__name__)
 
 
+def check_serial(certificate: x509.Certificate) -> None:
+    """What holds for every certificate that somebody issued; an anchor is trusted by its bytes, whatever its number.
+
+    Raises:
+        SvidRejected: serial.
+    """
+    with unwarned():
+        serial = certificate.serial_number
+    if serial <= 0 or serial.bit_length() > 159:
+        raise SvidRejected("serial", f"{serial:x}")
+
+
 def check_leaf(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> None:
     """What holds for every leaf: not an authority, fit for signing, and for this use.
 
     Raises:
-        SvidRejected: leaf-is-ca, key-usage, extended-key-usage and those of `check_any`.
+        SvidRejected: leaf-is-ca, key-usage, extended-key-usage, serial and those of `check_any`.
     """
     check_any(certificate)
+    check_serial(certificate)
     constraints = extension(certificate, x509.BasicConstraints)
     key_usage = extension(certificate, x509.KeyUsage)
     if (constraints is not None and constraints.ca) or (key_usage is not None and key_usage.key_cert_sign):
@@ -90,32 +106,43 @@ def check_leaf(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> N
         raise SvidRejected("extended-key-usage")
 
 
-def check_authority(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> None:
-    """What holds for the anchor and the intermediates of a verified path.
+def check_authority(certificate: x509.Certificate, usage: x509.ObjectIdentifier, *, is_anchor: bool) -> None:
+    """What holds for an anchor or intermediate, on a verified path or one that was tried in vain.
 
     Raises:
-        SvidRejected: authority-profile and those of `check_any`.
+        SvidRejected: authority-profile, constraint-kind, serial and those of `check_any`.
     """
     check_any(certificate)
+    if not is_anchor:
+        check_serial(certificate)
     extensions = certificate.extensions
+    constraints = extension(certificate, x509.BasicConstraints)
+    key_usage = extension(certificate, x509.KeyUsage)
+    if constraints is None or not constraints.ca or key_usage is None or not key_usage.key_cert_sign:
+        raise SvidRejected("authority-profile", "not a CA certificate that may sign certificates")
     for kind in (x509.NameConstraints, x509.PolicyConstraints, x509.InhibitAnyPolicy):
         try:
             if not extensions.get_extension_for_class(kind).critical:
                 raise SvidRejected("authority-profile", f"{kind.__name__} is not critical")
         except x509.ExtensionNotFound:
             pass
+    names = extension(certificate, x509.NameConstraints)
+    if names is not None:
+        subtrees = [*(names.permitted_subtrees or ()), *(names.excluded_subtrees or ())]
+        if not all(isinstance(name, _CONSTRAINED) for name in subtrees):
+            raise SvidRejected("constraint-kind")
     own_key = extension(certificate, x509.SubjectKeyIdentifier)
     if own_key is None:
         raise SvidRejected("authority-profile", "no subject key identifier")
     usages = extension(certificate, x509.ExtendedKeyUsage)
-    self_issued = certificate.subject == certificate.issuer
-    if usages is not None and (self_issued or (usage not in usages and _ANY_USAGE not in usages)):
+    is_root = is_anchor and certificate.subject == certificate.issuer
+    if usages is not None and (is_root or (usage not in usages and _ANY_USAGE not in usages)):
         raise SvidRejected("authority-profile", "extended key usage")
     issuer_key = extension(certificate, x509.AuthorityKeyIdentifier)
     if issuer_key is not None:
         if issuer_key.authority_cert_issuer is not None or issuer_key.authority_cert_serial_number is not None:
             raise SvidRejected("authority-profile", "authority key identifier names more than a key")
-        if self_issued and issuer_key.key_identifier != own_key.digest:
+        if is_root and issuer_key.key_identifier != own_key.digest:
             raise SvidRejected("authority-profile", "the root's two key identifiers differ")
 
 
@@ -154,6 +181,14 @@ def check_host_names(certificate: x509.Certificate) -> None:
     common_names = [str(cn.value) for cn in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if len(common_names) > 1 or any(cn.lower() not in dns and cn not in addresses for cn in common_names):
         raise SvidRejected("subject", "CN is not one of the names")
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Reading a hostile serial makes the library warn that it will refuse it one day; `check_any` refuses it today."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def is_address(text: str) -> bool:
