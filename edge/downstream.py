@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge.accept.shed import Shed
 from edge.audit.recorder import Recorder
 from edge.forward.io_pool import Pool
+from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 
 
@@ -44,6 +46,8 @@ class Shared:
     loop: asyncio.AbstractEventLoop
     recorder: Recorder
     pool: Pool
+    store: LeaseStore
+    shed: Shed
     tasks: set[asyncio.Task[None]]
     """Every task that walks a Need; nobody else may drop them."""
     report: Callable[[BaseException], None]

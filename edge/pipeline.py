@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 from edge.accept.shed import Shed
 from edge.authn.chain import Authenticator
+from edge.authn.io_keyset import KeySets
 from edge.authz.evaluate import Authorizer
 from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
+from edge.forward.io_pool import UpstreamTrust
 from edge.limit.limiter import Limiter
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
 from edge.model.http import Request
@@ -34,6 +36,9 @@ class Gateway:
     authorizer: Authorizer
     limiter: Limiter
     shed: Shed
+    trust: UpstreamTrust
+    key_sets: KeySets
+    """Behind `authenticator`; here for the timer that renews them."""
     bundle_hash: str
     problem_base: str
 

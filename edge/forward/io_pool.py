@@ -59,6 +59,8 @@ class UpstreamTrust:
     """How this gateway proves itself and what it believes, as of one reload. `verify` raises `SvidRejected`."""
 
     generation: int
+    digest: bytes
+    """Of our chain, key and their anchors: equal means that nothing changed, and connections may live on."""
     context: ssl.SSLContext
     verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
     """(handshake, expected SPIFFE ID) → what was proven."""

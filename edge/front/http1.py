@@ -99,7 +99,7 @@ class Http1(Connection):
         front = self._front
         front.connections.add(self)
         self._deadline_s = front.shared.loop.time() + front.deadlines.head_s
-        self._is_counted = front.gateway.shed.open(self._peer.prefix)
+        self._is_counted = front.shared.shed.open(self._peer.prefix)
         if not self._is_counted:
             self._is_closing = True
             self._transport.abort()
@@ -120,7 +120,7 @@ class Http1(Connection):
         if exchange is not None:
             exchange.on_gone()
         if self._is_counted:
-            self._front.gateway.shed.close(self._peer.prefix)
+            self._front.shared.shed.close(self._peer.prefix)
         forget_peer(self._peer)
         self._front.forget(self)
 

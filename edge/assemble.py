@@ -1,0 +1,160 @@
+"""The composition root: the only file that builds shared mutable objects, and the order in which they begin and end.
+
+    open_shared   once per worker: pool, lease store, address budgets, and the recorder that the worker brings
+    build         one `Gateway` per generation of the configuration; touches nothing that serves
+    prepare       what must be awaited before a generation may serve (key sets); failures are tolerated and told at use
+    adopt         the swap: from now on this generation decides
+    close         the reverse order
+
+What a reload must not lose lives in `Shared`: connections, leases, budgets, the ring. What a reload must not keep lives in
+`Gateway`: routes, policies, limits, and tokens that were verified under the old audience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from edge.accept.shed import Shed
+from edge.accept.tls import presented_chain, upstream_context
+from edge.audit.recorder import Recorder
+from edge.authn.chain import Authenticator
+from edge.authn.io_keyset import KeySets
+from edge.authz import policies, schema
+from edge.authz.evaluate import Authorizer
+from edge.authz.scan import PolicySource
+from edge.config.settings import Config, Identity
+from edge.downstream import Shared
+from edge.errors import NotReady
+from edge.forward.balance import RoundRobin
+from edge.forward.io_pool import Pool, UpstreamTrust, generations
+from edge.limit.io_store import LeaseStore
+from edge.limit.limiter import Limiter
+from edge.limit.store import StoreSettings
+from edge.model.route import PathPattern, Route, Upstream, Wildcard
+from edge.pipeline import Gateway
+from edge.routing import table
+from pki.bundle import Bundle
+from pki.errors import SvidRejected
+from pki.spiffe import SpiffeId
+from pki.svid import VerifiedSvid, verify
+
+_CONTROL = "edge"
+_CONTROL_ID = "spiffe://edge.invalid/gw/edge"
+"""The control app is no service that anybody could dial: `.invalid` is reserved for names that never exist (RFC 6761)."""
+_CONTROL_POLICY = b"""\
+@id("edge-control-read")
+permit (principal, action in Edge::Action::"read", resource in Edge::Service::"edge");
+"""
+
+
+def open_shared(
+    config: Config,
+    recorder: Recorder,
+    store: StoreSettings,
+    loop: asyncio.AbstractEventLoop,
+    report: Callable[[BaseException], None],
+) -> Shared:
+    """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket."""
+    return Shared(
+        loop=loop,
+        recorder=recorder,
+        pool=Pool(loop, RoundRobin()),
+        store=LeaseStore(store),
+        shed=Shed(config.shed),
+        tasks=set(),
+        report=report,
+    )
+
+
+def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Gateway:
+    """One generation. `previous` lends the keys of issuers that did not change, and the trust if it is the same."""
+    key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
+    return Gateway(
+        routes=table.compile(config.routes, config.listeners.public.hosts),
+        authenticator=Authenticator(config.issuers, key_sets),
+        authorizer=Authorizer(config.policies),
+        limiter=Limiter(config.limits, shared.store),
+        shed=shared.shed,
+        trust=_trust(config.identity, previous.trust if previous is not None else None),
+        key_sets=key_sets,
+        bundle_hash=config.bundle_hash,
+        problem_base=config.problem_base,
+    )
+
+
+def build_admin(gateway: Gateway, shared: Shared, hosts: Sequence[str]) -> Gateway:
+    """The admin listener's generation: one built-in route to this process, read-only, under a policy like any other."""
+    route = Route(
+        name="edge-control",
+        pattern=PathPattern("/v1/**", ("v1", Wildcard.REST)),
+        hosts=tuple(hosts),
+        methods=("GET", "HEAD"),
+        upstream=Upstream(_CONTROL, _CONTROL_ID),
+        auth=(),
+        public_reason="the admin listener is reached from this machine only, and answers facts, not secrets",
+    )
+    bundle = policies.compile(
+        [PolicySource("built-in", _CONTROL_POLICY)],
+        schema=PolicySource("built-in", schema.TEXT.encode("ascii")),
+        services={_CONTROL: _CONTROL_ID},
+        routes=[route],
+    )
+    return replace(
+        gateway,
+        routes=table.compile([route], hosts),
+        authorizer=Authorizer(bundle),
+        limiter=Limiter((), shared.store),
+    )
+
+
+async def prepare(gateway: Gateway) -> tuple[NotReady, ...]:
+    """Fetch what the generation needs to decide. What fails is told by the requests that need it, and tried again."""
+    return await gateway.key_sets.prefetch(time.time_ns())
+
+
+def adopt(gateway: Gateway, shared: Shared, previous: Gateway | None) -> None:
+    """The generation begins to serve. Upstream connections live on unless the trust behind them changed."""
+    if previous is None or previous.trust is not gateway.trust:
+        shared.pool.trust(gateway.trust)
+
+
+async def close(shared: Shared, gateway: Gateway) -> None:
+    """End what `open_shared` and `build` began, in reverse order. The recorder is the worker's, and closes after us."""
+    for task in list(shared.tasks):
+        task.cancel()
+    await asyncio.gather(*shared.tasks, return_exceptions=True)
+    await gateway.key_sets.close()
+    await shared.store.close()
+    shared.pool.close()
+
+
+def _trust(identity: Identity, previous: UpstreamTrust | None) -> UpstreamTrust:
+    key_pem = identity.key.reveal()
+    digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle))).digest()
+    if previous is not None and previous.digest == digest:
+        return previous
+    bundle = Bundle.parse(identity.bundle)
+    # An outside authority has no role intermediates; ours has, and then an identity of another role is refused.
+    role_issuers = None if identity.outside else bundle.role_issuers
+
+    def prove(handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
+        presented = presented_chain(handshake)
+        if not presented:
+            raise SvidRejected("malformed", "no certificate was presented")
+        return verify(
+            [*presented, *bundle.intermediates],
+            anchors=bundle.anchors,
+            expected_id=SpiffeId.parse(spiffe_id),
+            usage="server",
+            now=datetime.now(UTC),
+            role_issuers=role_issuers,
+        )
+
+    context = upstream_context(identity.chain, key_pem, identity.bundle)
+    return UpstreamTrust(generation=next(generations), digest=digest, context=context, verify=prove)

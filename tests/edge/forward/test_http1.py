@@ -1,0 +1,250 @@
+"""Answers of an upstream: whole, byte by byte, smuggled, short, surplus. A transcript test on a socket that is a list."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from edge.forward.http1 import MAX_HEAD_BYTES, UpstreamConnection
+from edge.model.http import RawField
+
+Event = tuple[object, ...]
+
+
+class Wire(asyncio.Transport):
+    """The upstream's socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Listener:
+    """What the exchange would hear."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None:
+        self.events.append(("head", status, content_length, has_body))
+        self.fields = fields
+
+    def on_upstream_body(self, body: bytes) -> None:
+        self.events.append(("body", body))
+
+    def on_upstream_end(self) -> None:
+        self.events.append(("end",))
+
+    def on_upstream_flush(self) -> None:
+        pass
+
+    def on_upstream_failed(self, error: UpstreamError) -> None:
+        self.events.append(("failed", type(error), error.rule))
+
+    def on_upstream_paused(self, *, is_paused: bool) -> None:
+        self.events.append(("paused", is_paused))
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(e[1] for e in self.events if e[0] == "body" and isinstance(e[1], bytes))
+
+
+class Case:
+    """One connection with an exchange started on it."""
+
+    def __init__(self, *, is_head: bool = False, is_complete: bool = True) -> None:
+        self.idle: list[UpstreamConnection] = []
+        self.gone: list[UpstreamConnection] = []
+        self.connection = UpstreamConnection(self.idle.append, self.gone.append)
+        self.wire = Wire()
+        self.connection.connection_made(self.wire)
+        self.heard = Listener()
+        self.start(is_head=is_head, is_complete=is_complete)
+
+    def start(self, *, is_head: bool = False, is_complete: bool = True) -> None:
+        self.connection.start(self.heard, b"GET / HTTP/1.1\r\n\r\n", is_head_method=is_head, is_complete=is_complete)
+
+    def receive(self, raw: bytes, *, pieces: int = 1) -> Case:
+        size = max(1, len(raw) // pieces)
+        for start in range(0, len(raw), size):
+            self.connection.data_received(raw[start : start + size])
+        return self
+
+    @property
+    def kinds(self) -> list[object]:
+        return [event[0] for event in self.heard.events]
+
+    @property
+    def failure(self) -> tuple[object, ...]:
+        assert self.heard.events[-1][0] == "failed"
+        return self.heard.events[-1][1:]
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b \r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Trailer: evil\r\n\r\n"
+
+
+@pytest.mark.parametrize("raw", [OK, CHUNKED])
+@pytest.mark.parametrize("pieces", [1, 7, 10_000])
+def test_an_answer_arrives_however_it_is_cut(raw: bytes, pieces: int) -> None:
+    case = Case().receive(raw, pieces=pieces)
+    assert (case.kinds[0], case.heard.body, case.kinds[-1]) == ("head", b"hello", "end")
+    assert case.idle == [case.connection]
+    assert not case.wire.aborted
+
+
+def test_names_are_lower_case_and_values_trimmed() -> None:
+    assert Case().receive(OK).heard.fields == [(b"content-length", b"5"), (b"x-a", b"b")]
+
+
+def test_trailers_are_not_merged_into_fields_C5() -> None:
+    assert b"x-trailer" not in dict(Case().receive(CHUNKED).heard.fields)
+
+
+def test_a_head_answer_ends_with_its_head_and_the_connection_lives() -> None:
+    case = Case(is_head=True).receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    assert case.heard.events == [("head", 200, 5, False), ("end",)]
+    assert case.idle == [case.connection]
+    case.start()
+    case.receive(OK)
+    assert case.heard.body == b"hello"
+
+
+def test_a_body_after_a_head_answer_ends_the_connection_C3() -> None:
+    case = Case(is_head=True).receive(OK)
+    assert case.failure == (UpstreamProtocolError, "upstream-surplus")
+    assert case.wire.aborted
+    assert case.idle == []
+
+
+def test_bytes_after_the_answer_are_not_kept_for_the_next_request_C3() -> None:
+    case = Case().receive(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert b"evil" not in case.heard.body
+    assert case.wire.aborted
+    assert case.idle == []
+
+
+def test_bytes_on_an_idle_connection_end_it_C3() -> None:
+    case = Case().receive(OK)
+    case.receive(b"HTTP/1.1 200 OK\r\n")
+    assert case.wire.aborted
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"hello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello",
+    ],
+)
+def test_ambiguous_answers_are_not_passed_on_C1(raw: bytes) -> None:
+    case = Case().receive(raw)
+    assert case.failure[0] is UpstreamProtocolError
+    assert case.wire.aborted
+
+
+def test_an_unrequested_upgrade_is_an_error_C3() -> None:
+    case = Case().receive(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+    assert case.failure == (UpstreamProtocolError, "upstream-upgrade")
+
+
+def test_interim_answers_are_passed_over() -> None:
+    case = Case().receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
+    assert [e for e in case.heard.events if e[0] == "head"] == [("head", 200, 5, True)]
+
+
+def test_an_endless_head_is_cut() -> None:
+    case = Case().receive(
+        b"HTTP/1.1 200 OK\r\n" + b"X-A: %b\r\n" % (b"a" * 8000) * (MAX_HEAD_BYTES // 8000 + 1) + b"\r\n"
+    )
+    assert case.failure == (UpstreamProtocolError, "upstream-head-size")
+
+
+def test_a_body_until_close_is_complete_at_a_clean_close() -> None:
+    case = Case().receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    case.connection.connection_lost(None)
+    assert (case.heard.body, case.kinds[-1], case.idle) == (b"hello", "end", [])
+
+
+def test_a_body_until_close_is_not_complete_at_a_reset() -> None:
+    case = Case().receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    case.connection.connection_lost(ConnectionResetError())
+    assert case.failure == (UpstreamProtocolError, "upstream-truncated")
+
+
+def test_a_short_answer_is_told() -> None:
+    case = Case().receive(OK[:-1])
+    case.connection.connection_lost(None)
+    assert case.failure == (UpstreamProtocolError, "upstream-truncated")
+
+
+def test_a_close_before_the_answer_is_unreachable() -> None:
+    case = Case()
+    case.connection.connection_lost(None)
+    assert case.failure == (UpstreamUnreachable, "upstream-closed")
+    assert case.gone == [case.connection]
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_answers_without_body_end_with_their_head(status: bytes) -> None:
+    case = Case().receive(b"HTTP/1.1 " + status + b"\r\n\r\n")
+    assert case.kinds == ["head", "end"]
+    assert case.idle == [case.connection]
+
+
+@pytest.mark.parametrize("raw", [OK.replace(b"X-A: b", b"Connection: close"), OK.replace(b"HTTP/1.1", b"HTTP/1.0")])
+def test_a_connection_that_will_close_is_not_kept(raw: bytes) -> None:
+    case = Case().receive(raw)
+    assert case.heard.body == b"hello"
+    assert case.idle == []
+
+
+def test_an_answer_before_the_whole_request_ends_the_connection() -> None:
+    case = Case(is_complete=False).receive(OK)
+    assert case.kinds[-1] == "end"
+    assert case.idle == []
+    assert case.wire.aborted
+
+
+def test_pauses_reach_the_receiver_and_the_socket() -> None:
+    case = Case()
+    case.connection.pause_writing()
+    case.connection.resume_writing()
+    assert case.heard.events == [("paused", True), ("paused", False)]
+    case.connection.pause_reading()
+    assert not case.wire.reading
+    case.connection.resume_reading()
+    assert case.wire.reading
+
+
+def test_an_aborted_exchange_hears_nothing_more() -> None:
+    case = Case()
+    case.connection.abort()
+    case.connection.connection_lost(None)
+    assert case.heard.events == []
