@@ -65,9 +65,6 @@ class _Recent(Generic[_Value]):
             self._old, self.young = self.young, {}
         self.young[key] = value
 
-    def __len__(self) -> int:
-        return len(self._old) + len(self.young)
-
 
 class Authorizer:
     """The policies of one configuration, with the decisions remembered. Owned by one Gateway, used by one thread."""
@@ -76,7 +73,7 @@ class Authorizer:
         self._bundle = bundle
         self._settled: _Recent[_Verdict] = _Recent(SETTLED_MAX)
         self._passing: _Recent[_Verdict] = _Recent(PASSING_MAX)
-        # (principal, route) → entities, for slices that are asked again and again.
+        # (slice, principal, route) → entities, for slices that are asked again and again.
         self._worlds: _Recent[_World] = _Recent(PASSING_MAX)
 
     def authorize(
@@ -117,13 +114,14 @@ class Authorizer:
         return verdict
 
     def _ask(self, chosen: Slice, question: _Question) -> _Verdict:
-        key = (question.principal, question.match.route)
+        key = (chosen, question.principal, question.match.route)
         world = self._worlds.find(key)
         if world is None:
-            world = self._world(question, question.principal.scopes)
+            world = self._world(chosen, question, question.principal.scopes)
             if world is None:
                 return _NOTHING_PERMITS
-            self._worlds.keep(key, world)
+            if not chosen.is_settled:
+                self._worlds.keep(key, world)
         result = _evaluate(chosen, world, question)
         if result.decision is cedarpy.Decision.NoDecision:
             return _FAILED
@@ -135,12 +133,12 @@ class Authorizer:
         reason = "forbidden-by-policy" if reasons else "no-policy-matched"
         return Denial(reason, reasons, self._missing_scopes(chosen, question))
 
-    def _world(self, question: _Question, scopes: frozenset[str]) -> _World | None:
+    def _world(self, chosen: Slice, question: _Question, scopes: frozenset[str]) -> _World | None:
         entity = facts.principal_entity(question.principal, scopes, self._bundle.service_names)
         if entity is None:
             return None
         added = json.dumps([entity, facts.route_entity(question.match)])
-        return _World(entity["uid"], self._bundle.entities.with_added_json_str(added))
+        return _World(entity["uid"], chosen.entities.with_added_json_str(added))
 
     def _missing_scopes(self, chosen: Slice, question: _Question) -> tuple[str, ...]:
         """The fewest scopes found that would have made this a permit; empty when scopes alone do not help.
@@ -157,7 +155,7 @@ class Authorizer:
         def helps(scopes: frozenset[str]) -> bool:
             nonlocal tries
             tries -= 1
-            world = self._world(question, held | scopes)
+            world = self._world(chosen, question, held | scopes)
             result = None if world is None else _evaluate(chosen, world, question)
             return result is not None and result.allowed and not result.diagnostics.errors
 

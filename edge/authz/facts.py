@@ -50,7 +50,7 @@ def action_uid(method: str) -> Uid:
 
 
 def shared_entities(services: Mapping[str, str]) -> list[Entity]:
-    """The entities that no request changes: the action hierarchy and the services. `services`: name → SPIFFE ID."""
+    """Entities that no request changes: the action hierarchy, and `services` (name → SPIFFE ID)."""
     groups = sorted({group for group in GROUP_OF.values() if group})
     actions = [_entity(action_uid(group)) for group in groups]
     actions += [

@@ -16,7 +16,6 @@ A parser that dies takes its process along; callers that must survive compile in
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,8 +47,6 @@ class PolicyBundle:
     """Sorted by id."""
     slices: Mapping[tuple[str, str], Slice]
     """(route name, method) → what can apply there; a method that is not in the schema has none."""
-    entities: cedarpy.Entities
-    """Actions and services, shared by all requests."""
     service_names: Mapping[str, str]
     """SPIFFE ID → name in services.yaml."""
 
@@ -92,8 +89,7 @@ def compile(
     policies = tuple(by_id[policy_id] for policy_id in sorted(by_id))
     return PolicyBundle(
         policies=policies,
-        slices=slices.cut(policies, {route.name: route.upstream.service for route in routes}),
-        entities=cedarpy.Entities.from_json_str(json.dumps(facts.shared_entities(services))),
+        slices=slices.cut(policies, routes={route.name: route.upstream.service for route in routes}, services=services),
         service_names={spiffe_id: name for name, spiffe_id in services.items()},
     )
 

@@ -10,6 +10,7 @@ a slice costs time; too narrow a one would lose a `forbid`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 import cedarpy
 from cedarpy import pst
 
+from edge.authz import facts
 from edge.authz.schema import ATTRIBUTES, GROUP_OF
 
 EVERYWHERE: Final = ("", "")
@@ -48,6 +50,8 @@ class Policy:
     """Context attributes it looks at, dotted; the name of a record alone means that only its presence is asked."""
     asked_scopes: frozenset[str]
     """OAuth scopes that its conditions look for in `principal.scopes`."""
+    named_services: frozenset[str]
+    """Services whose attributes its conditions could ask for, because they name them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +60,8 @@ class Slice:
 
     policies: tuple[Policy, ...]
     handle: cedarpy.PolicySet
+    entities: cedarpy.Entities
+    """What no request changes: the actions, and the services that the policies name."""
     mentions: frozenset[str]
     is_settled: bool
     """Principal, route and method alone determine the decision."""
@@ -77,19 +83,21 @@ def policy(node: pst.Template, *, file: str, line: int) -> Policy:
         reach=_reach(node.resource),
         mentions=frozenset(mentions),
         asked_scopes=frozenset(scopes),
+        named_services=frozenset(
+            each.id
+            for each in walk(node.clauses)
+            if isinstance(each, pst.EntityUid) and each.type.basename == "Service"
+        ),
     )
 
 
-def native(policies: tuple[Policy, ...]) -> cedarpy.PolicySet:
-    """The policies as Cedar holds them, under their own ids."""
-    static = {each.id: each.node for each in policies}
-    return cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=static, template_links=()))
+def cut(
+    policies: tuple[Policy, ...], *, routes: Mapping[str, str], services: Mapping[str, str]
+) -> dict[tuple[str, str], Slice]:
+    """(route, method) → slice, for every route and every method of the schema.
 
-
-def cut(policies: tuple[Policy, ...], routes: Mapping[str, str]) -> dict[tuple[str, str], Slice]:
-    """(route, method) → slice, for every route and every method of the schema. `routes` maps names to services.
-
-    Equal slices are one object, so a thousand routes of one service share a handful of native sets.
+    `routes` maps names to services, `services` maps names to SPIFFE IDs. Equal slices are one object, so a thousand routes
+    of one service share a handful of native sets.
     """
     known: dict[tuple[Policy, ...], Slice] = {}
     result: dict[tuple[str, str], Slice] = {}
@@ -102,10 +110,22 @@ def cut(policies: tuple[Policy, ...], routes: Mapping[str, str]) -> dict[tuple[s
             reaches = (EVERYWHERE, ("Service", service), ("Route", route))
             chosen = tuple(each for reach in reaches for each in by_reach.get(reach, ()))
             if chosen not in known:
-                mentions = frozenset(mention for each in chosen for mention in each.mentions)
-                known[chosen] = Slice(chosen, native(chosen), mentions, not mentions & VARYING)
+                known[chosen] = _slice(chosen, services)
             result[route, method] = known[chosen]
     return result
+
+
+def _slice(policies: tuple[Policy, ...], services: Mapping[str, str]) -> Slice:
+    mentions = frozenset(mention for each in policies for mention in each.mentions)
+    named = {name: services[name] for each in policies for name in each.named_services}
+    static = {each.id: each.node for each in policies}
+    return Slice(
+        policies=policies,
+        handle=cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=static, template_links=())),
+        entities=cedarpy.Entities.from_json_str(json.dumps(facts.shared_entities(named))),
+        mentions=mentions,
+        is_settled=not mentions & VARYING,
+    )
 
 
 def walk(node: object) -> Iterator[object]:

@@ -121,6 +121,14 @@ def test_a_service_is_known_by_its_certificate() -> None:
     assert [deciding(ask(step, each))[0] for each in (known, other)] == ["permit", "no-policy-matched"]
 
 
+@pytest.mark.parametrize("service", ["orders", "users"])
+def test_a_service_named_in_a_condition_can_be_asked_for_its_identity(service: str) -> None:
+    condition = f'context.conn has peer && context.conn.peer == Edge::Service::"{service}".spiffe_id'
+    step = authorizer(permit_when(condition))
+    answers = [deciding(ask(step, user(), of=peer(spiffe_id=SERVICES[name])))[0] for name in ("orders", "users")]
+    assert answers == ["permit" if name == service else "no-policy-matched" for name in ("orders", "users")]
+
+
 def test_a_forbid_wins_over_every_permit() -> None:
     step = authorizer(PERMIT_ALL, permit_when("true", "q"), forbid_when("context.conn.mtls == false"))
     assert deciding(ask(step, user())) == ("forbidden-by-policy", ("f",))
