@@ -1,0 +1,142 @@
+"""The gateway's own certificates: `state/identity/gateway/` (who it is to upstreams) and `state/identity/public/` (the
+public listener's). Issued when missing, renewed at two thirds of their life, or when what they must name has changed.
+
+Called at start and hourly. When nothing is due nothing is unlocked: the authority's passphrase is needed about every
+sixteen hours, for some milliseconds. Intermediates are renewed on the way when the root's passphrase can be found without
+asking anybody, and reported as a warning when it cannot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pki import io_output
+from pki.errors import AuthorityLocked, IssueRefused
+from pki.io_authority import Authority
+from pki.io_files import private_directory
+from pki.io_keys import Passphrases, make_ec, private_pem
+from pki.issue import ISSUER_ROLES, IssueRequest, IssuerRole, NameSpace, name_space, parse_ip
+from pki.spiffe import SpiffeId
+
+UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
+"""Whose intermediates the gateway's bundle names; `edge` is never in upstream trust."""
+GATEWAY_NAME = "edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What `ensure_gateway_identities` did."""
+
+    renewed: tuple[str, ...]
+    """`gateway`, `public`, or both; the configuration must be reloaded when it is not empty."""
+    warnings: tuple[str, ...]
+
+
+def ensure_gateway_identities(
+    state: Path,
+    *,
+    trust_domain: str,
+    hosts: Sequence[str],
+    now: datetime,
+    gateway_name: str = GATEWAY_NAME,
+    passphrases: Passphrases | None = None,
+) -> Renewal:
+    """Issue or renew what is due. `hosts` empty: the public listener has a certificate of its own, leave it alone.
+
+    Raises:
+        AuthorityLocked: something is due and the authority is missing, locked or in use.
+        IssueRefused: the authority belongs to another trust domain, or a host is not one it can certify.
+        UnsafeFile: a directory or key under `state` is open to others.
+        NotRecorded, SelfCheckFailed: see `Authority.issue`.
+    """
+    identity = state / "identity"
+    private_directory(state)
+    private_directory(identity)
+    due = _due(identity, trust_domain, hosts, now, gateway_name)
+    if not due:
+        return Renewal((), ())
+    found = passphrases or Passphrases(state / "ca", environ=os.environ)
+    with Authority.open(state / "ca", found, now=now) as authority:
+        if authority.trust_domain != trust_domain:
+            raise IssueRefused(
+                "trust-domain", f"{state / 'ca'} belongs to {authority.trust_domain}, edge.yaml says {trust_domain}"
+            )
+        renewed, warnings = _renew_intermediates(authority, found, hosts, now)
+        if "gateway" not in due and renewed & set(UPSTREAM_ROLES):
+            due.insert(0, "gateway")  # its bundle must name the new intermediate before a service shows it
+        if "gateway" in due:
+            _issue_gateway(authority, identity / "gateway", gateway_name, now)
+        if "public" in due:
+            _issue_public(authority, identity / "public", hosts, now)
+    return Renewal(tuple(due), tuple(warnings))
+
+
+def gateway_dns(name: str, space: NameSpace) -> tuple[str, ...]:
+    """`<name>.internal` where the authority may certify it, else no DNS name."""
+    wanted = (f"{name}.internal",)
+    return wanted if space.refusal(wanted, ()) is None else ()
+
+
+def _due(identity: Path, trust_domain: str, hosts: Sequence[str], now: datetime, gateway_name: str) -> list[str]:
+    due = []
+    gateway = io_output.read(identity / "gateway")
+    own_id = str(SpiffeId.of(trust_domain, "gw", gateway_name))
+    if gateway is None or own_id not in gateway.names or not gateway.is_fresh(now):
+        due.append("gateway")
+    if hosts:
+        public = io_output.read(identity / "public")
+        if public is None or public.names != _host_names(hosts) or not public.is_fresh(now):
+            due.append("public")
+    return due
+
+
+def _host_names(hosts: Sequence[str]) -> frozenset[str]:
+    return frozenset(str(parse_ip(host) or host) for host in hosts)
+
+
+def _renew_intermediates(
+    authority: Authority, passphrases: Passphrases, hosts: Sequence[str], now: datetime
+) -> list[str]:
+    """New intermediates where the present ones grow old or, for `edge`, do not cover a host of the public listener."""
+    renewed: set[IssuerRole] = set()
+    warnings = []
+    wanted = name_space(hosts) if hosts else None
+    for role in ISSUER_ROLES:
+        present = authority.space(role)
+        uncovered = role == "edge" and wanted is not None and present.refusal(wanted.dns, wanted.ips) is not None
+        if not uncovered and not authority.intermediate_renewal_due(role, now):
+            continue
+        space = wanted if uncovered and wanted is not None else present
+        try:
+            authority.renew_intermediate(role, passphrases, now, space=space)
+            renewed.add(role)
+        except AuthorityLocked as error:
+            what = "does not cover every host of the public listener" if uncovered else "nears its end"
+            warning = f"the {role} intermediate {what} and the root's key is locked: {error}"
+            if uncovered:
+                raise AuthorityLocked(f"{warning}; or give listeners.public.tls a certificate of your own") from error
+            warnings.append(warning)
+    return renewed, warnings
+
+
+def _issue_gateway(authority: Authority, target: Path, name: str, now: datetime) -> None:
+    key = make_ec("p256")
+    dns = gateway_dns(name, authority.space("gw"))
+    issued = authority.issue(IssueRequest("gw", name, key.public_key(), dns, requester="gateway"), now)
+    bundle = authority.bundle_pem(roles=UPSTREAM_ROLES)
+    root = authority.root_sha256
+    io_output.write(target, issued, key_pem=private_pem(key), bundle_pem=bundle, root_sha256=root, replace=True)
+
+
+def _issue_public(authority: Authority, target: Path, hosts: Sequence[str], now: datetime) -> None:
+    key = make_ec("p256")
+    dns = tuple(host for host in hosts if parse_ip(host) is None)
+    ips = tuple(str(ip) for host in hosts if (ip := parse_ip(host)) is not None)
+    request = IssueRequest("edge", "public", key.public_key(), dns, ips, requester="gateway")
+    issued = authority.issue(request, now)
+    root, bundle = authority.root_sha256, authority.bundle_pem()
+    io_output.write(target, issued, key_pem=private_pem(key), bundle_pem=bundle, root_sha256=root, replace=True)
