@@ -100,7 +100,7 @@ def _host_names(hosts: Sequence[str]) -> frozenset[str]:
 
 def _renew_intermediates(
     authority: Authority, passphrases: Passphrases, hosts: Sequence[str], now: datetime
-) -> list[str]:
+) -> tuple[set[IssuerRole], list[str]]:
     """New intermediates where the present ones grow old or, for `edge`, do not cover a host of the public listener."""
     renewed: set[IssuerRole] = set()
     warnings = []

@@ -100,10 +100,5 @@ def read(target: Path) -> Held | None:
         raise
     except (OSError, ValueError, TypeError, IndexError, x509.ExtensionNotFound):
         return None
-    return Held(
-        frozenset(str(name.value) for name in names),
-        leaf.issuer,
-        leaf.not_valid_before_utc,
-        leaf.not_valid_after_utc,
-        bundle_pem,
-    )
+    texts = frozenset(str(name.value) for name in names)
+    return Held(texts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, bundle_pem)
