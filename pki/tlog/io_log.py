@@ -74,9 +74,8 @@ class LogWriter:
         self._known_directories = {str(directory)}
         self._written: set[str] = set()  # tiles of the present head: a higher level's often stays the same
         self._broken = False
-        self._segments = Segments(directory)
         self.repaired: tuple[str, ...] = ()  # files of the head that the last open had to write again
-        self.head, self._tail = self._recover()
+        self.head, self._tail, self._segments = self._recover()
         self.size = self._tail.size
 
     @classmethod
@@ -86,6 +85,7 @@ class LogWriter:
         Raises:
             LogLocked: another process writes this log.
             LogInconsistent: what is on disk contradicts a signed head; nothing was changed.
+            LogUnwritable: the disk refused.
             UnsafeFile: the directory is open to others.
         """
         if signer.verifier.name != origin:
@@ -98,6 +98,9 @@ class LogWriter:
         except BlockingIOError as exc:
             os.close(lock)
             raise LogLocked(f"{directory}: another process writes this log") from exc
+        except OSError as exc:
+            os.close(lock)
+            raise LogUnwritable(f"{directory}: {exc.strerror}") from exc
         except BaseException:
             os.close(lock)
             raise
@@ -181,7 +184,7 @@ class LogWriter:
         self._lock = -1
         self._broken = True
 
-    def _recover(self) -> tuple[Checkpoint, Tail]:
+    def _recover(self) -> tuple[Checkpoint, Tail, Segments]:
         verifier = self._signer.verifier
         raw_key = self._reader.read(VERIFIER_KEY)
         if raw_key is not None and raw_key != f"{verifier}\n".encode():
@@ -197,15 +200,17 @@ class LogWriter:
         self._write_tiles({path: found.files[path] for path in self.repaired})
         if raw_stored != head.raw_note:
             _replace(self._directory / CHECKPOINT, head.raw_note)
+        self._remove_replaced(found.files)
+        segments = Segments(self._directory)
         if found.live is None or found.segment is None:
-            self._segments.begin(found.tail)
+            segments.begin(found.tail)
         else:
-            self._segments.resume(found.live, found.segment)
+            segments.resume(found.live, found.segment)
         if found.other_live or found.live is None:
             sync_file_system(self._directory)
-            self._segments.retire_other()
+            segments.retire_other()
         sync_directory(self._directory)
-        return head, found.tail
+        return head, found.tail, segments
 
     def _create(self) -> Checkpoint:
         """Sign the empty head, so that from its first entry on a log has a history that can be missed."""
@@ -234,9 +239,11 @@ class LogWriter:
             os.makedirs(parent, 0o700, exist_ok=True)
             self._known_directories.add(parent)
 
-    def _remove_replaced(self, full: dict[str, bytes]) -> None:
-        """Delete the partial tiles whose full tile is published (C2SP tlog-tiles: MAY)."""
-        for name in full:
+    def _remove_replaced(self, files: dict[str, bytes]) -> None:
+        """Delete the partial tiles of those files that are full and published (C2SP tlog-tiles: MAY)."""
+        for name in files:
+            if ".p/" in name:
+                continue
             partials = f"{self._directory}/{name}.p"
             if partials in self._known_directories or os.path.isdir(partials):
                 for width in os.listdir(partials):
