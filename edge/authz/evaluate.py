@@ -123,8 +123,7 @@ class Authorizer:
             if not chosen.is_settled:
                 self._worlds.keep(key, world)
         result = _evaluate(chosen, world, question)
-        if result.decision is cedarpy.Decision.NoDecision:
-            return _FAILED
+        # Also where Cedar could not take the question: then it says NoDecision and why.
         if result.diagnostics.errors:
             return Denial("policy-error", _erring(chosen, result.diagnostics.errors))
         reasons = tuple(sorted(result.diagnostics.reasons))

@@ -33,7 +33,8 @@ namespace Edge {
   entity Anonymous;
   // A route of routes.yaml; uid is its name, its parent the service it forwards to.
   entity Route in [Service];
-  // The segments that the route's pattern captured: context.params.hasTag("id") && context.params.getTag("id") == "7".
+  // The segments that the route's pattern captured, percent-decoded:
+  // context.params.hasTag("id") && context.params.getTag("id") == "7".
   entity Params tags String;
 
   type Request = {

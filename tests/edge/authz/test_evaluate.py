@@ -243,8 +243,10 @@ def test_the_missing_scopes_are_those_that_would_have_turned_the_decision(
     assert denial.missing_scopes == missing
 
 
-def test_the_anonymous_are_not_told_about_scopes() -> None:
-    assert ask(authorizer(SHIPPED), ANONYMOUS) == NOTHING
+def test_for_the_anonymous_no_scope_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, counting = authorizer(SHIPPED), Counting(monkeypatch)
+    assert ask(step, ANONYMOUS) == NOTHING
+    assert counting.evaluations == 1
 
 
 def test_naming_missing_scopes_has_a_price_cap(monkeypatch: pytest.MonkeyPatch) -> None:

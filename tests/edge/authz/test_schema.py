@@ -30,10 +30,10 @@ def test_comments_and_white_space_are_free() -> None:
     ("old", "new", "line"),
     [
         ("tenant?: String", "tenant: String", 5),
-        ("token?: {", "token: {", 21),
-        ('in ["read"]', 'in ["write"]', 30),
+        ("token?: {", "token: {", 22),
+        ('in ["read"]', 'in ["write"]', 31),
         ("namespace Edge", "namespace Egde", 3),
-        ("now: datetime,", "now: datetime, extra: String,", 26),
+        ("now: datetime,", "now: datetime, extra: String,", 27),
     ],
 )
 def test_a_schema_that_says_something_else_is_refused_at_the_place(old: str, new: str, line: int) -> None:
