@@ -2,13 +2,14 @@
 
     {"issuer": "https://idp.example.com/", "jwks_uri": "https://idp.example.com/keys", "token_endpoint": "…", …}
 
-Authlib validates the document; three rules of ours come on top. `issuer` equals the configured one character by character
-(RFC 8414 §3.3), or one server could speak for another. `jwks_uri` is of the issuer's own origin, or a document could send the
-gateway anywhere (attack E4): an issuer that keeps its keys elsewhere is configured with `jwks:`. The algorithms it announces
-are not read: what is taken is pinned in the configuration.
+Authlib validates the two members that are used; two rules of ours come on top. `issuer` equals the configured one character
+by character (RFC 8414 §3.3), or one server could speak for another. `jwks_uri` is of the issuer's own origin, or a document
+could send the gateway anywhere (attack E4): an issuer that keeps its keys elsewhere is configured with `jwks:`. The
+algorithms it announces are not read: what is taken is pinned in the configuration.
 
-Both well-known places are validated as RFC 8414 metadata. Authlib's OpenID class also wants RS256 among the ID token
-algorithms, which says nothing about access tokens and would exclude issuers that sign with ES256 alone.
+What a gateway does not use is not its business: Authlib's validation of whole documents also wants endpoints for users, and
+RS256 among the algorithms of ID tokens, which says nothing about access tokens and would shut out issuers that sign with
+ES256 alone.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ def jwks_uri(raw: bytes, *, issuer: str) -> urls.FetchUrl:
         raise MetadataUnusable("not an object")
     if document.get("issuer") != issuer:
         raise MetadataUnusable("the metadata is of another issuer")
+    metadata = AuthorizationServerMetadata(document)
     try:
-        AuthorizationServerMetadata(document).validate()
+        metadata.validate_issuer()
+        metadata.validate_jwks_uri()
     except (ValueError, TypeError, AttributeError) as exc:
-        # Authlib presumes the JSON types of the members it reads.
+        # Authlib presumes that the members are strings.
         raise MetadataUnusable(f"not valid metadata: {exc}") from exc
     text = document.get("jwks_uri")
     if not isinstance(text, str):

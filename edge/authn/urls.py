@@ -18,7 +18,7 @@ from dataclasses import dataclass
 # Strict on purpose: no userinfo, no fragment, no backslash, no space, nothing that two URL parsers read in two ways.
 _URL = re.compile(
     r"(?P<scheme>https?)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)"
+    r"(?P<host>\[[0-9a-f.]*:[0-9a-f:.]*\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
     r"(?P<query>\?[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*)?"
@@ -121,4 +121,4 @@ def _literal(host: str) -> Address | None:
         address = ipaddress.ip_address(bare)
     except ValueError:
         return None
-    return address if (address.version == 6) == (":" in bare) and str(address) == bare else None
+    return address if str(address) == bare else None
