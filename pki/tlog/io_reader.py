@@ -55,6 +55,10 @@ class LogReader:
             raw = None if full is None else b"".join(length_prefixed(split_entries(full)[:width]))
         return raw
 
+    def bundle_exists(self, index: int, width: int = WIDTH) -> bool:
+        """Is there a bundle that has, or should have, these entries?"""
+        return any((self.directory / bundle_path(index, each)).exists() for each in {width, WIDTH})
+
     def node_source(self, size: int) -> NodeSource:
         """Perfect subtrees of the tree of `size` leaves, from its tiles; keeps the tiles it read.
 
@@ -96,16 +100,17 @@ class LogReader:
         Raises:
             LogError: no checkpoint, or the files it speaks of are missing or malformed.
         """
-        size, entries = self.unverified_state()
-        first = size
-        for index in range((size + WIDTH - 1) // WIDTH - 1, -1, -1):
-            if len(entries) >= count:
-                break
-            raw = self.bundle(index, min(WIDTH, size - index * WIDTH))
-            if raw is None:
-                raise LogInconsistent("missing", f"{bundle_path(index)} is not there")
-            entries, first = split_entries(raw) + entries, index * WIDTH
-        return list(enumerate(entries, first))[-count:]
+        size, pending = self.unverified_state()
+        first = max(0, size + len(pending) - count)
+        return [*self._entries(first, size), *enumerate(pending, size)][-count:]
+
+    def published_since(self, first: int) -> list[tuple[int, bytes]]:
+        """The entries from index `first` on that are under the head, with their indices. **Unverified.**
+
+        Raises:
+            LogError: no checkpoint, or the files it speaks of are missing or malformed.
+        """
+        return self._entries(first, self._unverified_head()[1])
 
     def unverified_state(self) -> tuple[int, list[bytes]]:
         """Size of the head, and the entries behind it; neither is verified.
@@ -116,14 +121,27 @@ class LogReader:
             NoteMalformed: there is no readable checkpoint.
         """
         for _ in range(_ATTEMPTS):
-            raw = self.read(CHECKPOINT)
-            if raw is None:
-                raise NoteMalformed(f"{self.directory / CHECKPOINT} is not there")
-            _, size, _ = checkpoint.parse(note.split(raw)[0])
-            entries = self.pending(size)
+            raw, size = self._unverified_head()
+            pending = self.pending(size)
             if self.read(CHECKPOINT) == raw:
                 break
-        return size, entries
+        return size, pending
+
+    def _unverified_head(self) -> tuple[bytes, int]:
+        raw = self.read(CHECKPOINT)
+        if raw is None:
+            raise NoteMalformed(f"{self.directory / CHECKPOINT} is not there")
+        return raw, checkpoint.parse(note.split(raw)[0])[1]
+
+    def _entries(self, first: int, size: int) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        for index in range(first // WIDTH, (size + WIDTH - 1) // WIDTH):
+            width = min(WIDTH, size - index * WIDTH)
+            raw = self.bundle(index, width)
+            if raw is None:
+                raise LogInconsistent("missing", f"{bundle_path(index, width)} is not there")
+            found += enumerate(split_entries(raw, width), index * WIDTH)
+        return [pair for pair in found if pair[0] >= first]
 
     def _hashes(self, level: int, index: int, width: int) -> list[bytes]:
         raw = self.tile(level, index, width) if width > 0 else None
