@@ -34,9 +34,11 @@ def create(
     hosts: Iterable[str],
     passphrases: Mapping[str, bytes],
     now: datetime,
+    unattended: Iterable[str] = (),
     cost: Cost = COST,
 ) -> None:
-    """Make an authority in `directory` (it must not exist; its parent must). `passphrases`: `root` and `issuing`.
+    """Make an authority in `directory` (it must not exist; its parent must). `passphrases`: `root` and `issuing`;
+    those named in `unattended` are kept beside the keys, where an unattended start finds them.
 
     It is built beside `directory` and renamed into place, so that half an authority never stands there.
 
@@ -55,6 +57,8 @@ def create(
     private_directory(stage)
     try:
         _fill(stage, trust_domain, spaces, passphrases, now.replace(microsecond=0), cost)
+        for name in unattended:
+            write_private(stage / f"{name}.passphrase", passphrases[name] + b"\n")
         sync_directory(stage)
         os.rename(stage, directory)
         sync_directory(directory.parent)

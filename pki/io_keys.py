@@ -138,7 +138,7 @@ class Keyring:
 
 @dataclass(frozen=True, slots=True)
 class Passphrases:
-    """Where a passphrase is looked for, first hit wins: file, descriptor, service manager, state directory, person.
+    """Where a passphrase is looked for, first hit wins: given, file, descriptor, service manager, state directory, person.
 
     `$CREDENTIALS_DIRECTORY/edge-ca` (and `edge-ca-root`) is where systemd puts a LoadCredential. The state directory
     holds `issuing.passphrase` (and `root.passphrase`) when the authority was made for unattended use.
@@ -150,6 +150,8 @@ class Passphrases:
     environ: Mapping[str, str] = field(default_factory=dict)
     prompt: Callable[[str], str] | None = None
     """Asks a person; None where nobody sits (no TTY)."""
+    given: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Known already, because the authority was made a moment ago."""
 
     def find(self, name: str) -> bytes:
         """The passphrase named `issuing` or `root`.
@@ -158,15 +160,14 @@ class Passphrases:
             AuthorityLocked: nowhere one, or empty, or too long.
             UnsafeFile: its file is open to others.
         """
-        credentials = self.environ.get("CREDENTIALS_DIRECTORY")
+        if name in self.given:
+            return self.given[name]
         explicit = name == "issuing"
         if explicit and self.file is not None:
             return _passphrase_file(self.file)
         if explicit and self.descriptor is not None:
             return _passphrase_descriptor(self.descriptor)
-        places = [self.ca_directory / f"{name}.passphrase"]
-        if credentials:
-            places.insert(0, Path(credentials) / ("edge-ca" if name == "issuing" else f"edge-ca-{name}"))
+        places = self._places(name)
         for place in places:
             if os.path.lexists(place):
                 return _passphrase_file(place)
@@ -176,6 +177,17 @@ class Passphrases:
             f"no passphrase for the {name} key; give --passphrase-file or --passphrase-fd, "
             f"a systemd credential, or {places[-1]} (mode 0600)"
         )
+
+    def is_placed(self, name: str) -> bool:
+        """Does the service manager or the state directory hold one?"""
+        return any(map(os.path.lexists, self._places(name)))
+
+    def _places(self, name: str) -> list[Path]:
+        places = [self.ca_directory / f"{name}.passphrase"]
+        credentials = self.environ.get("CREDENTIALS_DIRECTORY")
+        if credentials:
+            places.insert(0, Path(credentials) / ("edge-ca" if name == "issuing" else f"edge-ca-{name}"))
+        return places
 
 
 def _passphrase_file(path: Path) -> bytes:
