@@ -77,7 +77,9 @@ class RingReader:
             raise UnsafeState(f"{mapping.path}: belongs to {name!r}, announced for {writer!r}")
         self._queue = mapping.words("I", PAGE, PAGE + 4 * slots)
         self._base = geometry(slots, slot_bytes)[0]
-        self._head_bytes = stamp(writer, f"{words[W_INSTANCE]:016x}")
+        self.run = f"{writer}.{words[W_INSTANCE]:016x}"
+        """The writer and its run: what its leaves say in `gateway.writer`."""
+        self.stamp = stamp(self.run)
         self._may_pki = writer == "ca"
         self.acked = int(words[W_ACKED])
         self.pending()
@@ -91,11 +93,6 @@ class RingReader:
         except UnsafeState:
             mapping.close()
             raise
-
-    @property
-    def stamp(self) -> bytes:
-        """What every leaf of this writer begins with."""
-        return self._head_bytes
 
     def is_of_boot(self, boot_id: bytes) -> bool:
         """Whether the ring was made since the machine was started."""
@@ -121,7 +118,7 @@ class RingReader:
         if not count:
             return []
         queue, mask, slots, slot_bytes, base = self._queue, self._slots - 1, self._slots, self._slot_bytes, self._base
-        mapped, head, may_pki = self._map, self._head_bytes, self._may_pki
+        mapped, head, run, may_pki = self._map, self.stamp, self.run, self._may_pki
         leaves: list[bytes] = []
         for completion in range(self.acked, self.acked + count):
             slot = queue[completion & mask]
@@ -139,7 +136,7 @@ class RingReader:
             suffix = mapped[end + 24 : end + 24 + suffix_bytes]
             if crc32(suffix, crc32(prefix)) != crc:
                 break
-            leaf = seal(head, prefix, suffix, may_pki=may_pki)
+            leaf = seal(head, run, prefix, suffix, may_pki=may_pki)
             leaves.append(rejection(head, sequence) if leaf is None else leaf)
         return leaves
 

@@ -128,7 +128,7 @@ class Notary:
         self._boot = io_ring.boot_id()
         self._attached: dict[str, _Attached] = {}
         self._stale: dict[str, _Attached] = {}  # made before a reboot: only `gone` may follow
-        self._own_stamp = stamp("notary", f"{io_ring.instance():016x}")
+        self._own_stamp = stamp(f"notary.{io_ring.instance():016x}")
         self._own_sequence = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(commands, selectors.EVENT_READ, None)
@@ -259,7 +259,7 @@ class Notary:
 
     def _set_aside(self, attached: _Attached, why: str) -> None:
         """Stop reading a ring that makes no sense. Its writer gets no heartbeat, so it admits nothing any more."""
-        self._write_own("log.rejected", {"log.writer": attached.writer, "message": why}, failed="ring-broken")
+        self._write_own("log.rejected", {"log.writer": attached.reader.run, "message": why}, failed="ring-broken")
         self._detach(attached)
         path = attached.reader.mapping.path
         path.replace(path.with_suffix(".broken"))  # kept for whoever looks into it
@@ -359,7 +359,7 @@ class Notary:
             self._set_aside(attached, str(exc))
             self._tell({"recovered": writer, "unknown": 0})
             return
-        self._write_own("log.recovered", {"log.writer": writer, "log.last_sequence": last, "log.unknown": unknown})
+        self._write_own("log.recovered", {"log.writer": reader.run, "log.last_sequence": last, "log.unknown": unknown})
         self._detach(attached)
         reader.mapping.path.unlink(missing_ok=True)
         self._tell({"recovered": writer, "unknown": unknown})

@@ -4,8 +4,8 @@ A leaf is one flat JSON object in ASCII with the names of the Elastic Common Sch
 
     {"gateway.writer":"worker-0.9f2c64aa01b7d3e8","event.action":"request","event.sequence":812,
      "@timestamp":"2026-11-21T09:40:00.123456Z","event.id":"18a7…",
-     "event.category":["web"],"event.type":["access","allowed"],"policy.version":"5d2a…","source.ip":"192.0.2.7",
-     "source.port":40112,"tls.version":"TLSv1.3","tls.cipher":"TLS_AES_128_GCM_SHA256",
+     "event.type":["access","allowed"],"policy.version":"5d2a…","source.ip":"192.0.2.7","source.port":40112,
+     "tls.version":"TLSv1.3","tls.cipher":"TLS_AES_128_GCM_SHA256",
      "authentication.method":"jwt","user.hash":"0c91…","jwt.iss":"https://idp.example.com/","http.version":"1.1",
      "http.request.method":"GET","url.domain":"localhost","url.path_hash":"77ab…","route.name":"orders",
      "url.template":"/orders/**","policy.ids":["orders-read"],
@@ -25,13 +25,14 @@ Laws:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 from typing import Literal
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,7 @@ FIELDS: Mapping[str, str] = {
     "event.sequence": "counts the records of this writer from 1 without a gap",
     "@timestamp": "when the request or event began, UTC",
     "event.id": "the decision id, also `instance` of problems and X-Request-Id",
-    "event.category": "`web`, `authentication`, `configuration` or `process`",
-    "event.type": "`access` with `allowed` or `denied`; `change`, `info`, `error` for events",
+    "event.type": "`access` with `allowed` or `denied`; of events: `change`, `info`, `error` or `denied`",
     "event.outcome": "`success`, `failure` (refused, or no answer), `unknown` (a process died before it ended)",
     "event.reason": "the reason of the problem sent downstream, or the stage an event failed in",
     "event.duration": "nanoseconds from the first byte of the head to the end",
@@ -79,7 +79,7 @@ FIELDS: Mapping[str, str] = {
     "source.prefix": "address prefix a summary stands for",
     "tls.version": "protocol version of the downstream's connection",
     "tls.cipher": "cipher suite of the downstream's connection",
-    "tls.client.server_name": "server name sent by the downstream",
+    "tls.client.server_name": "server name sent by the downstream; of refusals only, elsewhere it is `url.domain`",
     "tls.client.spiffe_id": "proven identity of the downstream's certificate",
     "tls.client.hash.sha256": "SHA-256 of the downstream's certificate",
     "authentication.method": "the method that authenticated the principal; `anonymous` on a public route",
@@ -89,7 +89,6 @@ FIELDS: Mapping[str, str] = {
     "oauth.client_id": "client the token was issued to",
     "jwt.iss": "issuer of the token",
     "jwt.kid": "id of the key that verified the token",
-    "jwt.alg": "algorithm that verified the token",
     "jwt.jti_hash": "keyed hash of the token's id",
     "http.version": "HTTP version of the downstream's request",
     "http.request.method": "method of the request",
@@ -134,8 +133,8 @@ MAX_PREFIX = 3072
 MAX_SUFFIX = 896
 
 UNKNOWN_SUFFIX = b',"event.outcome":"unknown"}'
-ACTION_HEAD = b'"event.action":"'
-_RESPELLED = re.compile(rb"\\u00(?:[2-6]|7[0-9a-eA-E])")
+_ACTION = b'"event.action":"'
+_PKI = b'"event.action":"pki.'
 
 
 def text(value: str, cap: int = CAP_TEXT) -> str:
@@ -172,9 +171,9 @@ def timestamp(epoch_ns: int) -> str:
     return f"{second(epoch_ns // 1_000_000_000)}.{epoch_ns % 1_000_000_000 // 1000:06d}Z"
 
 
-def pseudonym(key: bytes, *parts: str) -> str:
-    """Keyed hash of a sequence of texts, 32 hexadecimal digits; without the key it can be neither guessed nor linked."""
-    digest = blake2b(key=key, digest_size=16)
+def pseudonym(key: bytes, *parts: str, size: int = 16) -> str:
+    """Keyed hash of a sequence of texts, 2 × `size` hexadecimal digits; without the key neither guessed nor linked."""
+    digest = blake2b(key=key, digest_size=size)
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "big") + raw)  # lengths: ("ab","c") is not ("a","bc")
@@ -205,26 +204,20 @@ def fields(values: Mapping[str, Value]) -> str:
     return ",".join(encoded)
 
 
-_EVENT_CLASSES = {
-    "config": '"event.category":["configuration"],"event.type":["change"]',
-    "process": '"event.category":["process"],"event.type":["info"]',
-    "log": '"event.category":["process"],"event.type":["info"]',
-    "identity": '"event.category":["authentication"],"event.type":["denied"]',
-    "pki": '"event.category":["authentication"],"event.type":["change"]',
-}
+_EVENT_TYPES = {"config": "change", "process": "info", "log": "info", "identity": "denied", "pki": "change"}
 
 
 def event(kind: str, sequence: int, event_id: str, when_ns: int, values: Mapping[str, Value]) -> bytes:
     """Prefix of a record that is not a request's; when `values` are too long they are left out and the leaf says so.
 
-    Raises: ValueError when the kind belongs to no family of _EVENT_CLASSES, or as `fields`.
+    Raises: ValueError when the kind belongs to no family of _EVENT_TYPES, or as `fields`.
     """
-    classes = _EVENT_CLASSES.get(kind.partition(".")[0])
-    if classes is None:
-        raise ValueError(f"{kind!r} belongs to no family of events: {', '.join(_EVENT_CLASSES)}")
+    event_type = _EVENT_TYPES.get(kind.partition(".")[0])
+    if event_type is None:
+        raise ValueError(f"{kind!r} belongs to no family of events: {', '.join(_EVENT_TYPES)}")
     prefix = (
         f'"event.action":{text(kind, CAP_NAME)},"event.sequence":{sequence},'
-        f'"@timestamp":"{timestamp(when_ns)}","event.id":"{event_id}",{classes}'
+        f'"@timestamp":"{timestamp(when_ns)}","event.id":"{event_id}","event.type":["{event_type}"]'
     )
     own = fields(values)
     if len(prefix) + len(own) >= MAX_PREFIX:
@@ -243,28 +236,40 @@ def rejection(head: bytes, sequence: int) -> bytes:
     """The leaf in place of a record its writer must not write. The same bytes each time, so that a second notary can tell
     whether the first had written it."""
     return (
-        b'%b"event.action":"log.rejected","event.sequence":%d,"event.category":["process"],"event.type":["error"],'
+        b'%b"event.action":"log.rejected","event.sequence":%d,"event.type":["error"],'
         b'"event.outcome":"failure","event.reason":"forbidden-record"}' % (head, sequence)
     )
 
 
-def stamp(writer: str, instance: str) -> bytes:
-    """The head of every leaf of one writer, up to the place where the record begins."""
-    return f'{{"gateway.writer":{text(f"{writer}.{instance}")},'.encode("ascii")
+def stamp(writer: str) -> bytes:
+    """The head of every leaf of one writer (`name.run`), up to the place where the record begins."""
+    return f'{{"gateway.writer":{text(writer)},'.encode("ascii")
 
 
-def seal(head: bytes, prefix: bytes, suffix: bytes, *, may_pki: bool) -> bytes | None:
-    """The leaf, or None when the record does not begin with its own action or says what its writer must not.
+class _Front(msgspec.Struct):
+    """The two names the notary answers for, as a parser sees them that takes the last of equal names."""
 
-    The two names at the front occur once, in one spelling: a second `event.action` later in the object, or one written
-    with escapes, would be read instead of the first by some parsers.
+    action: str = msgspec.field(name="event.action")
+    writer: str = msgspec.field(name="gateway.writer")
+
+
+_read_front = msgspec.json.Decoder(_Front).decode
+
+
+def seal(head: bytes, writer: str, prefix: bytes, suffix: bytes, *, may_pki: bool) -> bytes | None:
+    """The leaf; None when it is not one JSON object in ASCII, or says what its writer must not. `head` is `stamp`'s.
+
+    Some parsers take the first of equal names, others the last: the first ones are checked by their place, the last
+    ones by a parser of that kind, so a second `event.action` or `gateway.writer` behind the true one gains nothing.
     """
     leaf = b"".join((head, prefix, suffix))
     at = len(head)
-    if not leaf.startswith(ACTION_HEAD, at) or leaf.count(b'"event.action"') != 1:
+    if not leaf.startswith(_ACTION, at) or (not may_pki and leaf.startswith(_PKI, at)) or not leaf.isascii():
         return None
-    if leaf.count(b'"gateway.writer"') != 1 or (not may_pki and leaf.startswith(b"pki.", at + len(ACTION_HEAD))):
+    try:
+        front = _read_front(leaf)
+    except msgspec.MsgspecError:
         return None
-    if b"\\u00" in leaf and _RESPELLED.search(leaf) is not None:
+    if front.writer != writer or (not may_pki and front.action.startswith("pki.")):
         return None
     return leaf

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
 SUMMARIES_PER_FLUSH = 256
 CACHE_ENTRIES = 8192
 
-_ALLOWED = '"event.category":["web"],"event.type":["access","allowed"],"policy.version":"'
-_DENIED = '"event.category":["web"],"event.type":["access","denied"],"policy.version":"'
-_UNAUTHENTICATED = '"event.category":["web","authentication"],"event.type":["access","denied"],"policy.version":"'
+_ALLOWED = '"event.type":["access","allowed"],"policy.version":"'
+_DENIED = '"event.type":["access","denied"],"policy.version":"'
 _K = TypeVar("_K")
 
 
@@ -200,12 +199,13 @@ class Recorder:
             return None
         digits = str(started_ns)
         clock = self._clock(digits)
-        head = (_UNAUTHENTICATED if reason.startswith("credential-") else _DENIED) + bundle_hash
+        head = _DENIED + bundle_hash
         prefix = "".join(
             (
                 f'"event.action":"request","event.sequence":{self.ring.sequence},',
                 f'"@timestamp":"{clock}.{digits[10:16]}Z","event.id":"{decision_id}",{head}",',
                 self._peers.get(peer) or self._peer(peer),
+                f'"tls.client.server_name":{self._word(peer.sni)},' if peer.sni is not None else "",
                 (self._principals.get(principal) or self._principal(principal)) if principal is not None else "",
                 self._http(request) if request is not None else "",
                 (self._routes.get(match.route) or self._route(match.route)) if match is not None else "",
@@ -277,8 +277,6 @@ class Recorder:
         identity = "" if peer.spiffe_id is None else f'"tls.client.spiffe_id":{text(peer.spiffe_id)},'
         if peer.certificate_sha256 is not None:
             identity += f'"tls.client.hash.sha256":{text(peer.certificate_sha256, CAP_NAME)},'
-        if peer.sni is not None:
-            identity += f'"tls.client.server_name":{text(peer.sni)},'
         return _keep(
             self._peers,
             peer,
@@ -295,12 +293,13 @@ class Recorder:
                 ("organization.id", principal.tenant),
                 ("oauth.client_id", principal.client_id),
                 ("jwt.kid", principal.jwt_kid),
-                ("jwt.alg", principal.jwt_alg),
             ):
                 if value is not None:
                     parts.append(f'"{name}":{text(value, CAP_NAME)},')
             if principal.jwt_id is not None:
-                parts.append(f'"jwt.jti_hash":"{pseudonym(self._key, "jti", principal.issuer, principal.jwt_id)}",')
+                parts.append(
+                    f'"jwt.jti_hash":"{pseudonym(self._key, "jti", principal.issuer, principal.jwt_id, size=8)}",'
+                )
             if principal.roles:
                 parts.append(f'"user.roles":{texts(sorted(principal.roles))},')
         return _keep(self._principals, principal, "".join(parts))
@@ -313,7 +312,7 @@ class Recorder:
 
     def _path(self, path: str) -> str:
         if self._hash_paths:
-            return _keep(self._paths, path, f'"url.path_hash":"{pseudonym(self._key, "path", path)}",')
+            return _keep(self._paths, path, f'"url.path_hash":"{pseudonym(self._key, "path", path, size=8)}",')
         return _keep(self._paths, path, f'"url.path":{text(path, CAP_PATH)},')
 
     def _route(self, route: Route) -> str:
