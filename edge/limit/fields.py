@@ -42,8 +42,6 @@ def ratelimit_fields(quotas: Sequence[QuotaState]) -> list[RawField]:
 
 
 def exhausted_fields(exhausted: Exhausted) -> list[RawField]:
-    """The fields of a 429: `Retry-After` (RFC 9110 §10.2.3) and the limit that is used up."""
+    """The same two for a 429, about the limit that is used up; `Retry-After` stands in the problem itself."""
     retry = exhausted.retry_after_s
-    fields = [(b"retry-after", str(retry).encode("ascii"))]
-    state = QuotaState(exhausted.limit, exhausted.quota, exhausted.window_s, 0, retry)
-    return fields + ratelimit_fields((state,))
+    return ratelimit_fields((QuotaState(exhausted.limit, exhausted.quota, exhausted.window_s, 0, retry),))

@@ -50,7 +50,8 @@ def connect(settings: StoreSettings) -> Client:
         sentinel: Any = Sentinel(settings.addresses, sentinel_kwargs=secured, **options)  # type: ignore[no-untyped-call]
         return cast(Client, sentinel.master_for(settings.master, socket_timeout=settings.timeout_s))
     # The caller bounds each call as a whole; a second timer per read would cost more than the read.
-    options |= {"single_connection_client": True, "lib_name": None, "lib_version": None, "socket_timeout": None}
+    options |= {"single_connection_client": True, "lib_name": None, "lib_version": None}
+    options |= {"socket_timeout": None, "socket_connect_timeout": settings.timeout_s}
     if settings.socket_path is not None:
         return cast(Client, Valkey(unix_socket_path=settings.socket_path, **options))
     host, port = settings.addresses[0]

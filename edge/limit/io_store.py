@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 
-from valkey.exceptions import NoScriptError, ValkeyError
+from valkey.exceptions import NoScriptError, ValkeyClusterException, ValkeyError
 
 from edge.errors import StoreUnavailable
 from edge.limit.io_connect import Client, connect
@@ -35,17 +35,27 @@ _BEAT_NS = 2_000_000_000
 REPLICA_LIFE_MS = 10_000
 """A replica that was not heard for this long counts no more."""
 _REPLICAS_KEY = "{edge:limit}:replicas"
+_FAILURES = (ValkeyError, ValkeyClusterException, OSError)
+"""Everything the client raises; a timeout is an OSError."""
 _SHA = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (TAKE, BEAT)}
 
 
 class _Flight:
-    """A ticket under way, and the future that tells its requests that it is answered."""
+    """A ticket under way, and the requests that wait for its answer, each with its own future: one may be cancelled."""
 
-    __slots__ = ("answered", "ticket")
+    __slots__ = ("ticket", "waiters")
 
-    def __init__(self, ticket: Ticket, answered: asyncio.Future[bool]) -> None:
+    def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
-        self.answered = answered
+        self.waiters: list[asyncio.Future[bool]] = []
+
+    def land(self, *, is_answered: bool) -> None:
+        if not is_answered:
+            self.ticket.abandon()
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(is_answered)
+        self.waiters.clear()
 
 
 class LeaseStore:
@@ -59,6 +69,8 @@ class LeaseStore:
         self.is_down = False
         self.replicas = settings.min_replicas
         """Gateways that share the store, as last heard; at least the workers of this one."""
+        self.last_error = ""
+        """Why the store was last found to be away; for the operator and the access log."""
         self._was_reached = False
         self._beaten_ns: int | None = None
         self._gathering: dict[tuple[Lease, ...], _Flight] = {}
@@ -95,8 +107,8 @@ class LeaseStore:
         self._beaten_ns = time.monotonic_ns()
         try:
             count = await self._call(BEAT, [_REPLICAS_KEY], [self._replica, str(REPLICA_LIFE_MS)])
-        except (ValkeyError, OSError) as exc:
-            await self._fall(exc)
+        except _FAILURES as exc:
+            await self._fall(f"{type(exc).__name__}: {exc}")
             return
         if isinstance(count, int):
             self.replicas = max(self._settings.min_replicas, count)
@@ -115,16 +127,18 @@ class LeaseStore:
     async def _ask(self, lacking: tuple[Lease, ...]) -> Ticket | None:
         """Wait for one answer about `lacking`; None when there was none."""
         if self.is_down:
-            raise StoreUnavailable("store-away")
+            raise StoreUnavailable("store-away", self.last_error)
         flight = self._gathering.get(lacking)
         if flight is None:
-            flight = _Flight(Ticket(lacking), asyncio.get_running_loop().create_future())
+            flight = _Flight(Ticket(lacking))
             self._gathering[lacking] = flight
             if self._pump is None:
                 self._pump = asyncio.create_task(self._send_all())
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        flight.waiters.append(waiter)
         flight.ticket.present += 1
         try:
-            is_answered = await asyncio.shield(flight.answered)
+            is_answered = await waiter
         except asyncio.CancelledError:
             flight.ticket.leave(time.monotonic_ns())
             raise
@@ -143,13 +157,13 @@ class LeaseStore:
         finally:
             self._pump = None
             for flight in (*batch, *self._gathering.values()):
-                if not flight.answered.done():
-                    flight.ticket.abandon()
-                    flight.answered.set_result(False)
+                flight.land(is_answered=False)
             self._gathering.clear()
 
     async def _send(self, batch: Sequence[_Flight]) -> None:
-        if not batch:
+        if self.is_down or not batch:
+            for flight in batch:
+                flight.land(is_answered=False)
             return
         self._mark += 1
         mark = self._mark
@@ -157,19 +171,17 @@ class LeaseStore:
         groups = [(flight.ticket.present, flight.ticket.questions(sent_ns, self.replicas)) for flight in batch]
         try:
             reply = await self._take(mark, groups)
-        except (ValkeyError, OSError) as exc:
-            await self._fall(exc)
+        except _FAILURES as exc:
+            await self._fall(f"{type(exc).__name__}: {exc}")
             reply = None
         else:
             if reply is None:
-                await self._fall(None)
+                await self._fall("the answer does not fit the question")
         for index, flight in enumerate(batch):
-            if reply is None:
-                flight.ticket.abandon()
-            else:
+            if reply is not None:
                 flight.ticket.settle(reply[index], groups[index][0], sent_ns)
                 self._was_reached = True
-            flight.answered.set_result(reply is not None)
+            flight.land(is_answered=reply is not None)
 
     async def _take(self, mark: int, groups: Sequence[tuple[int, tuple[Question, ...]]]) -> list[list[Answer]] | None:
         keys, args = arguments(mark, groups)
@@ -188,9 +200,10 @@ class LeaseStore:
             except NoScriptError:  # a store that was started anew; nothing was executed
                 return await self._client.execute_command("EVAL", text, len(keys), *keys, *args)
 
-    async def _fall(self, cause: Exception | None) -> None:
+    async def _fall(self, cause: str) -> None:
         """The store failed: say so, forget the connection, look for it in the background."""
         self.is_down = True
+        self.last_error = cause
         await self._drop_client()
         if self._probe is None and not self._is_closed:
             self._probe = asyncio.create_task(self._look_for_store())
@@ -208,5 +221,5 @@ class LeaseStore:
         if client is not None:
             try:
                 await client.aclose()
-            except (ValkeyError, OSError):
+            except _FAILURES:
                 pass  # it is gone; that was the purpose

@@ -11,7 +11,8 @@ The store grants units out of one window; a `Lease` holds those that were grante
 Laws:
 
 - A unit is used at most once and never outlives what the store allowed: the life of a lease counts from *before* the
-  question was sent, less 1/1024 for clocks that run at different speed.
+  question was sent, less 1/1024 for clocks that run at different speed. (A machine that is suspended as a whole sleeps
+  through the death of its leases: it may use up to 1 % of a quota late when it wakes.)
 - Granted ahead is at most 1 % of the quota over all replicas together, so ≥ 99 % stay usable whatever traffic does. A
   quota below 100 per replica is never leased ahead: each request asks, and the answer is exact.
 - Before a question is sent the lease forgets its units; an answer that is lost loses them and never doubles them.
@@ -155,8 +156,8 @@ class Lease:
         self.is_local, self.free = True, 0
         return True
 
-    def free_again_ns(self, now_ns: int, *, is_store_down: bool) -> int:
-        """Until when this limit is known to be used up; not after `now_ns` when that is not known."""
+    def free_again_ns(self, *, is_store_down: bool) -> int:
+        """Until when this limit is known to be used up; in the past when that is not known."""
         if is_store_down and self.limit.on_store_failure == "local":
             return max(self.refused_ns, self._local_until_ns)
         return self.refused_ns

@@ -125,12 +125,12 @@ class Limiter:
             return self._take(permit, leases, now_ns, ticket)
         # The store's no to this ticket is the answer, also when the window moved on while the answer travelled.
         refused = ticket.refused if ticket is not None else None
-        worst = max(lacking, key=lambda lease: lease.free_again_ns(now_ns, is_store_down=down))
-        if worst.free_again_ns(now_ns, is_store_down=down) > now_ns:
+        worst = max(lacking, key=lambda lease: lease.free_again_ns(is_store_down=down))
+        if worst.free_again_ns(is_store_down=down) > now_ns:
             refused = worst
         if refused is None:
             return lacking
-        wait_ns = refused.free_again_ns(now_ns, is_store_down=down) - now_ns
+        wait_ns = refused.free_again_ns(is_store_down=down) - now_ns
         limit = refused.limit
         return Exhausted(limit.name, limit.quota, limit.window_s, max(1, -(-wait_ns // _NS)))
 

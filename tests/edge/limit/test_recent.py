@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.limit.recent import Recent
+
+
+def test_what_was_never_put_is_not_found() -> None:
+    assert Recent[int, str](2).find(1) is None
+
+
+def test_what_was_not_used_for_two_generations_is_forgotten() -> None:
+    recent = Recent[int, int](2)
+    for number in range(5):
+        recent.put(number, number)
+    assert [recent.find(number) for number in range(5)] == [None, None, 2, 3, 4]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 4))
+def test_the_last_used_are_kept_and_memory_is_bounded(keys: list[int], capacity: int) -> None:
+    recent = Recent[int, int](capacity)
+    for key in keys:
+        if recent.find(key) is None:
+            recent.put(key, key)
+        assert len(recent) <= 2 * capacity
+    last = list(dict.fromkeys(reversed(keys)))[:capacity]
+    assert {key for key in last if recent.find(key) == key} == set(last)
