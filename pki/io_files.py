@@ -108,14 +108,9 @@ def replace_directory(target: Path, files: Mapping[str, tuple[bytes, int]], *, r
         WouldOverwrite: `target` exists and `replace` is false.
         UnsafeFile: `target` is a link or not a directory, or its parent can be changed by others.
     """
-    parent = target.parent
-    _check_parent(parent)
+    check_target(target, replace=replace)
     exists = os.path.lexists(target)
-    if exists:
-        if not stat.S_ISDIR(os.lstat(target).st_mode):
-            raise UnsafeFile(f"{target}: not a directory (a link?); move it away or choose another place")
-        if not replace:
-            raise WouldOverwrite(f"{target} exists")
+    parent = target.parent
     clear_stages(target)
     stage = parent / f".{target.name}.{secrets.token_hex(6)}"
     os.mkdir(stage, 0o700)
@@ -130,6 +125,20 @@ def replace_directory(target: Path, files: Mapping[str, tuple[bytes, int]], *, r
         sync_directory(parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)  # the old content after an exchange, or the failed stage
+
+
+def check_target(target: Path, *, replace: bool) -> None:
+    """Could `replace_directory` write here? Asked before anything is signed that could then not be put down.
+
+    Raises:
+        WouldOverwrite, UnsafeFile: as there; also when the parent is missing.
+    """
+    _check_parent(target.parent)
+    if os.path.lexists(target):
+        if not stat.S_ISDIR(os.lstat(target).st_mode):
+            raise UnsafeFile(f"{target}: not a directory (a link?); move it away or choose another place")
+        if not replace:
+            raise WouldOverwrite(f"{target} exists")
 
 
 def clear_stages(target: Path) -> None:
@@ -187,7 +196,10 @@ def _check_owner_and_mode(path: Path, facts: os.stat_result, *, forbidden: int) 
 
 def _check_parent(parent: Path) -> None:
     """Others must not be able to replace names in `parent`; a sticky directory like /tmp only lets owners do so."""
-    facts = os.stat(parent)
+    try:
+        facts = os.stat(parent)
+    except FileNotFoundError as error:
+        raise UnsafeFile(f"{parent}: no such directory; make it first") from error
     if facts.st_uid not in {os.geteuid(), 0}:
         raise UnsafeFile(f"{parent}: belongs to uid {facts.st_uid}; choose a directory of your own")
     if facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX:

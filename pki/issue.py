@@ -160,9 +160,15 @@ def leaf_names(request: IssueRequest, *, trust_domain: str, space: NameSpace) ->
     if outside is not None:
         raise IssueRefused("name-space", outside)
     _check_key(request.public_key)
-    if not LEAF_LIFE_MIN <= request.life <= LEAF_LIFE_MAX:
-        raise IssueRefused("ttl", f"{request.life} is outside {LEAF_LIFE_MIN} to {LEAF_LIFE_MAX.days} days")
+    check_life(request.life)
     return LeafNames(spiffe_id, tuple(dict.fromkeys(request.dns)), tuple(dict.fromkeys(ips)))
+
+
+def check_life(life: timedelta) -> None:
+    """Raises: IssueRefused — a leaf must not live this long, or this short."""
+    if not LEAF_LIFE_MIN <= life <= LEAF_LIFE_MAX:
+        least, most = LEAF_LIFE_MIN.total_seconds() / 60, LEAF_LIFE_MAX.days
+        raise IssueRefused("ttl", f"{life.total_seconds():.0f} s is outside {least:.0f} minutes to {most} days")
 
 
 def root_template(key: ec.EllipticCurvePublicKey, *, trust_domain: str, serial: int, now: datetime) -> Template:
