@@ -7,6 +7,7 @@ for one document; fetches are minutes apart.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import ssl
@@ -51,11 +52,9 @@ async def fetch(url: urls.FetchUrl, context: ssl.SSLContext) -> bytes:
 
     Raises: FetchFailed for whatever is not a complete 200 within the bounds.
     """
-    connector = aiohttp.TCPConnector(
-        resolver=_JudgedResolver(url), use_dns_cache=False, force_close=True, limit=1, ssl=context
-    )
+    resolver = _JudgedResolver(url)
     session = aiohttp.ClientSession(
-        connector=connector,
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True, limit=1, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
@@ -64,20 +63,26 @@ async def fetch(url: urls.FetchUrl, context: ssl.SSLContext) -> bytes:
     )
     try:
         async with session, session.get(url.text, allow_redirects=False) as response:
-            if response.status != 200:
-                raise FetchFailed(f"{url.text}: status {response.status}")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise FetchFailed(f"{url.text}: compressed, which was not asked for")
-            body = await response.content.read(MAX_BYTES + 1)
-            while len(body) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES + 1 - len(body))):
-                body += more
+            return await _body(response)
     except TimeoutError as exc:
         raise FetchFailed(f"{url.text}: no answer within {TIMEOUT_S} s") from exc
     except (aiohttp.ClientError, OSError, ValueError) as exc:
         raise FetchFailed(f"{url.text}: {exc}") from exc
-    if len(body) > MAX_BYTES:
-        raise FetchFailed(f"{url.text}: larger than {MAX_BYTES} bytes")
-    return body
+    finally:
+        await resolver.close()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    if response.status != 200:
+        raise FetchFailed(f"{response.url}: status {response.status}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise FetchFailed(f"{response.url}: compressed, which was not asked for")
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise FetchFailed(f"{response.url}: larger than {MAX_BYTES} bytes")
+    return bytes(body)
 
 
 class _JudgedResolver(AbstractResolver):
@@ -93,7 +98,7 @@ class _JudgedResolver(AbstractResolver):
         found = await self._system.resolve(host, port, family)
         allowed = [entry for entry in found if urls.may_resolve_to(self._url, ipaddress.ip_address(entry["host"]))]
         if not allowed:
-            raise OSError(f"{host} resolves to nothing that may be connected to")
+            raise OSError(errno.EADDRNOTAVAIL, f"{host} resolves to nothing that may be connected to")
         return allowed
 
     async def close(self) -> None:

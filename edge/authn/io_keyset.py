@@ -45,6 +45,7 @@ class _Source:
     settings: IssuerSettings
     keys: KeySet | None = None
     attempted_ns: int | None = None
+    attempts: int = 0
     has_failed: bool = False
     """The last attempt gave no keys."""
     flight: asyncio.Task[None] | None = None
@@ -99,7 +100,8 @@ class KeySets:
             if source.has_failed:
                 raise NotReady("key-set-unavailable", issuer)
             return None
-        return Need(f"key-set {issuer}", lambda: self.refresh(issuer, now_ns))
+        attempts = source.attempts
+        return Need(f"key-set {issuer}", lambda: self._refresh_unless_done(issuer, now_ns, attempts))
 
     async def refresh(self, issuer: str, now_ns: int) -> None:
         """Fetch the issuer's keys now, or wait for the fetch that is under way.
@@ -112,6 +114,7 @@ class KeySets:
         flight = source.flight
         if flight is None:
             source.attempted_ns = now_ns
+            source.attempts += 1
             flight = source.flight = asyncio.create_task(_load(source, now_ns))
             flight.add_done_callback(lambda done: _land(source, done))
         # Whoever stops waiting must not stop it for the others.
@@ -145,15 +148,22 @@ class KeySets:
             return source.is_rested(now_ns, RETRY_S)
         return source.is_rested(now_ns, COOLDOWN_S if source.has_failed else REFRESH_S)
 
+    async def _refresh_unless_done(self, issuer: str, now_ns: int, attempts: int) -> None:
+        """The fetch of a `Need`, unless one began and ended since the need arose: thousands may arise in one instant."""
+        source = self._sources[issuer]
+        if source.flight is not None or source.attempts == attempts:
+            await self.refresh(issuer, now_ns)
+
     async def _refresh_all(self, issuers: Iterable[str], now_ns: int) -> tuple[NotReady, ...]:
-        outcomes = await asyncio.gather(*(self.refresh(issuer, now_ns) for issuer in issuers), return_exceptions=True)
-        failures = []
-        for outcome in outcomes:
-            if isinstance(outcome, NotReady):
-                failures.append(outcome)
-            elif outcome is not None:
-                raise outcome
-        return tuple(failures)
+        async def failure_of(issuer: str) -> NotReady | None:
+            try:
+                await self.refresh(issuer, now_ns)
+            except NotReady as failure:
+                return failure
+            return None
+
+        failures = await asyncio.gather(*map(failure_of, issuers))
+        return tuple(failure for failure in failures if failure is not None)
 
 
 def _inherit(source: _Source, before: _Source | None) -> None:

@@ -29,6 +29,15 @@ def test_a_discarded_token_is_forgotten_in_both_generations() -> None:
     assert [cache.get(b"a"), cache.get(b"b"), len(cache)] == [None, None, 0]
 
 
+def test_a_hit_in_the_old_generation_keeps_the_token() -> None:
+    cache, entry = VerifiedTokens(capacity=4), _entry()
+    cache.put(b"a", entry)
+    for name in (b"b", b"c", b"d"):
+        cache.put(name, _entry())
+        assert cache.get(b"a") is entry
+    assert len(cache) <= 4
+
+
 def test_a_thousand_tokens_in_turn_all_hit() -> None:
     cache = VerifiedTokens()
     names = [b"%d" % number for number in range(1000)]

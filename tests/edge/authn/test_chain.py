@@ -52,7 +52,8 @@ def test_an_issuer_that_is_not_configured_is_refused() -> None:
         Authenticator((), KeySourceInMemory()).authenticate(bearer(MINTER.good("alice")), PEER, route("jwt"), NOW_NS)
 
 
-def test_routes_share_what_was_verified() -> None:
+def test_routes_and_requests_share_what_was_verified() -> None:
     authenticator, asked = _authenticator(), bearer(MINTER.good("alice"))
     first = authenticator.authenticate(asked, PEER, route("jwt"), NOW_NS)
+    assert authenticator.authenticate(asked, PEER, route("jwt"), NOW_NS) is first
     assert authenticator.authenticate(asked, PEER, route("jwt", "jwt"), NOW_NS) is first

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -111,6 +113,38 @@ async def test_localhost_is_resolved_and_judged() -> None:
     async with issuer_on_loopback(name="localhost") as issuer:
         issuer.answers["/keys"] = Answer(b"{}")
         url = urls.parse(issuer.url.replace("127.0.0.1", "localhost") + "/keys")
+        assert await io_fetch.fetch(url, io_fetch.tls_context(issuer.ca_pem)) == b"{}"
+
+
+class _SystemResolver:
+    """The name service, with an answer that its owner chose."""
+
+    addresses: ClassVar[list[str]] = []
+
+    async def resolve(self, host: str, port: int, family: int) -> list[dict[str, Any]]:
+        common = {"hostname": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
+        return [common | {"host": address} for address in self.addresses]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "64:ff9b::a9fe:a9fe", "::ffff:127.0.0.1"])
+async def test_e4_a_name_that_resolves_to_plumbing_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(io_fetch, "ThreadedResolver", _SystemResolver)
+    monkeypatch.setattr(_SystemResolver, "addresses", [address])
+    with pytest.raises(FetchFailed, match="nothing that may be connected to"):
+        await io_fetch.fetch(urls.parse("https://idp.example.com/keys"), io_fetch.tls_context(None))
+
+
+async def test_e4_of_several_addresses_only_the_allowed_are_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_fetch, "ThreadedResolver", _SystemResolver)
+    monkeypatch.setattr(_SystemResolver, "addresses", ["169.254.169.254", "127.0.0.1"])
+    async with issuer_on_loopback(name="idp.example.com") as issuer:
+        issuer.answers["/keys"] = Answer(b"{}")
+        url = urls.parse(issuer.url.replace("127.0.0.1", "idp.example.com") + "/keys")
         assert await io_fetch.fetch(url, io_fetch.tls_context(issuer.ca_pem)) == b"{}"
 
 

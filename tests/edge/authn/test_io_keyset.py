@@ -101,6 +101,16 @@ async def test_d7_all_who_wait_share_one_fetch() -> None:
         assert server.seen == ["/keys"]
 
 
+async def test_d7_needs_of_one_instant_are_met_by_one_fetch_even_one_after_the_other() -> None:
+    async with issuer_on_loopback() as server:
+        sets = KeySets((_publish(server, KEY),))
+        needs = [sets.need(server.url, NOW) for _ in range(20)]
+        for need in needs:
+            assert need is not None
+            await need.fetch()
+        assert server.seen == ["/keys"]
+
+
 async def test_whoever_stops_waiting_does_not_stop_the_fetch_for_others() -> None:
     async with issuer_on_loopback() as server:
         server.gate = asyncio.Event()

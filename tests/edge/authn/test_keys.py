@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from joserfc.util import int_to_base64
 
 from edge.authn import keys
 from edge.authn.keys import KeySetUnusable
-from tests.edge.authn.simulator import KEY, key_set
+from tests.edge.authn.simulator import KEY, MINTER, key_set
 
 P256 = KEY.as_dict(private=False)
 P384: dict[str, Any] = dict(ECKey.generate_key("P-384", parameters={"kid": "p384"}).as_dict(private=False))
@@ -53,6 +54,13 @@ def _names(found: keys.KeySet) -> list[tuple[str | None, str]]:
 )
 def test_a_key_is_listed_under_what_it_allows(member: dict[str, Any], algorithms: list[str]) -> None:
     assert [(member["kid"], name) for name in algorithms] == _names(_parse(member))
+
+
+def test_a_key_verifies_what_its_private_half_signed_and_nothing_else() -> None:
+    segments = MINTER.sign(b"{}").rpartition(".")
+    signing_input, signature = segments[0].encode(), urlsafe_b64decode(segments[2] + "==")
+    verify = _parse(P256).keys[0].verify
+    assert [verify(signing_input, signature), verify(signing_input + b"x", signature)] == [True, False]
 
 
 def test_d4_a_key_is_listed_under_pinned_algorithms_only() -> None:
