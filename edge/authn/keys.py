@@ -143,7 +143,8 @@ def withdraw(keys: Iterable[VerificationKey]) -> None:
 
 def _usable(member: dict[str, Any], pinned: Iterable[str], valid_until_ns: int) -> list[VerificationKey]:
     """One entry per algorithm that the member may verify; none when it is not for us."""
-    if not _is_for_verifying(member):
+    operations = member.get("key_ops")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
         return []
     key = _import(member)
     if key is None:
@@ -157,18 +158,11 @@ def _usable(member: dict[str, Any], pinned: Iterable[str], valid_until_ns: int) 
         try:
             model.check_key(key)
         except JoseError:
-            continue  # another type, curve or `alg`
+            continue  # another type, curve, `alg` or `use`
         if name == "EdDSA" and member.get("crv") != "Ed25519":
             continue  # the name also covers Ed448, whose keys nobody pinned
         entries.append(VerificationKey(kid, name, key.thumbprint(), _verifier(model, key), valid_until_ns))
     return entries
-
-
-def _is_for_verifying(member: dict[str, Any]) -> bool:
-    use, operations = member.get("use"), member.get("key_ops")
-    if use is not None and use != "sig":
-        return False
-    return operations is None or (isinstance(operations, list) and "verify" in operations)
 
 
 def _import(member: dict[str, Any]) -> jwk.Key | None:
@@ -188,11 +182,7 @@ def _import(member: dict[str, Any]) -> jwk.Key | None:
 
 def _is_sound(public: RSAPublicKey) -> bool:
     exponent = public.public_numbers().e
-    return (
-        _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS
-        and _MIN_RSA_EXPONENT <= exponent <= _MAX_RSA_EXPONENT
-        and exponent % 2 == 1
-    )
+    return _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS and _MIN_RSA_EXPONENT <= exponent <= _MAX_RSA_EXPONENT
 
 
 def _verifier(model: JWSAlgModel, key: jwk.Key) -> Callable[[bytes, bytes], bool]:

@@ -38,6 +38,13 @@ def test_a_hit_in_the_old_generation_keeps_the_token() -> None:
     assert len(cache) <= 4
 
 
+def test_a_token_put_again_stands_in_one_generation_only() -> None:
+    cache = VerifiedTokens(capacity=4)
+    for name in (b"a", b"b", b"c", b"a"):
+        cache.put(name, _entry())
+    assert len(cache) == 3
+
+
 def test_a_thousand_tokens_in_turn_all_hit() -> None:
     cache = VerifiedTokens()
     names = [b"%d" % number for number in range(1000)]

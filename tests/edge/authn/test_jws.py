@@ -161,6 +161,13 @@ def test_d8_signatures_that_are_no_signature_are_refused(raw_signature: bytes) -
     assert _rule(f"{HEADER}.{PAYLOAD}.{_segment(raw_signature)}") == "signature"
 
 
+def test_a_signature_of_another_length_never_reaches_the_key() -> None:
+    key = VerificationKey(None, "ES256", "", lambda signing_input, signature: True, keys.NEVER_NS)
+    jws.verify(jws.parse(TOKEN.encode()), key)
+    with pytest.raises(CredentialRejected):
+        jws.verify(jws.parse(f"{HEADER}.{PAYLOAD}.{_segment(bytes(63))}".encode()), key)
+
+
 def test_every_changed_byte_of_a_token_is_refused() -> None:
     for index in range(0, len(TOKEN), 7):
         changed = TOKEN[:index] + ("A" if TOKEN[index] != "A" else "B") + TOKEN[index + 1 :]
