@@ -38,70 +38,45 @@ _MAX_NEEDS = 12
 BODY_BUFFER_BYTES = 65_536
 """What is held of a body while there is no upstream yet; then the shell stops reading."""
 
-_trace_bits = random.Random().getrandbits  # noqa: S311 - trace ids need to be unique, not secret
+_random_bytes = random.Random().randbytes  # noqa: S311 - trace ids need to be unique, not secret
 
 
 class Exchange:
     """One request and its answer. The shell calls `start`, `on_body`, `on_body_end`, `on_gone` and `check_deadline`."""
 
-    __slots__ = (
-        "_admission",
-        "_body",
-        "_body_bytes",
-        "_body_ended",
-        "_body_paused",
-        "_bytes_out",
-        "_connection",
-        "_deadline_s",
-        "_dialled",
-        "_gateway",
-        "_is_held",
-        "_is_over",
-        "_needs",
-        "_pinned",
-        "_retries",
-        "_shared",
-        "_slot",
-        "_started_ns",
-        "_started_wall_ns",
-        "_status",
-        "_task",
-        "_walk",
-        "_wants_continue",
-        "decision_id",
-        "downstream",
-        "peer",
-        "request",
-    )
+    # Defaults of the class, not assignments in __init__: most requests never touch most of them.
+    request: Request | None = None
+    _walk: Walk | None = None
+    _admission: Admission | None = None
+    _slot: int | None = None
+    _pinned: Pinned | None = None
+    _connection: UpstreamConnection | None = None
+    _dialled: Pinned | None = None
+    _task: asyncio.Task[None] | None = None
+    _body: tuple[bytes, ...] = ()
+    """Of the request, while there is no upstream to take it."""
+    _body_bytes = 0
+    _body_ended = True
+    _body_paused = False
+    _wants_continue = False
+    _bytes_out = 0
+    _status = 0
+    """Of the answer, once its head is out."""
+    _needs = 0
+    _retries = 0
+    _deadline_s = 0.0
+    _is_over = False
+    _is_held = False
+    """The answer is complete but for bytes that wait for the leaf (`strict`)."""
 
     def __init__(self, gateway: Gateway, shared: Shared, downstream: Downstream, peer: Peer) -> None:
         self._gateway = gateway
         self._shared = shared
         self.downstream = downstream
         self.peer = peer
-        self.request: Request | None = None
         self.decision_id = shared.recorder.next_id()
-        self._started_ns = time.perf_counter_ns()
-        self._started_wall_ns = time.time_ns()
-        self._walk: Walk | None = None
-        self._admission: Admission | None = None
-        self._slot: int | None = None
-        self._pinned: Pinned | None = None
-        self._connection: UpstreamConnection | None = None
-        self._dialled: Pinned | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_ended = True
-        self._body_paused = False
-        self._wants_continue = False
-        self._bytes_out = 0
-        self._status = 0
-        self._needs = 0
-        self._retries = 0
-        self._deadline_s = 0.0
-        self._is_over = False
-        self._is_held = False
+        self._wall_ns = time.time_ns()
+        self._mono_ns = time.monotonic_ns()
 
     # -- from the shell -------------------------------------------------------------------------
 
@@ -123,7 +98,7 @@ class Exchange:
             self.refuse(PayloadTooLarge("body-above-route-limit"))
             return
         if self._connection is None:
-            self._body.append(body)
+            self._body = (*self._body, body)
             if not self._body_paused and sum(map(len, self._body)) > BODY_BUFFER_BYTES:
                 self._body_paused = True
                 self.downstream.pause_body(is_paused=True)
@@ -170,13 +145,16 @@ class Exchange:
     def _advance(self) -> None:
         assert self._walk is not None
         try:
-            step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
+            if self._needs:  # it waited: what is decided now is decided at this moment
+                step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
+            else:
+                step = decide(self._gateway, self._walk, self._wall_ns, self._mono_ns)
             if isinstance(step, Need):
                 self._await(step, self._advance)
                 return
             self._admission = step
             self._slot = self._shared.recorder.admit(
-                self.decision_id, self._walk.request, self.peer, step, self._gateway.bundle_hash, self._started_wall_ns
+                self.decision_id, self._walk.request, self.peer, step, self._gateway.bundle_hash, self._wall_ns
             )
             to_disk = self._shared.recorder.synced(self._slot)
             if to_disk is not None:
@@ -250,7 +228,9 @@ class Exchange:
         assert request is not None
         self._pinned = pinned
         self._connection = connection = pinned.connection
-        head = request_head(self._admission, request, self.peer, RequestIds(self.decision_id, _trace_bits(192)))
+        head = request_head(
+            self._admission, request, self.peer, RequestIds(self.decision_id, _random_bytes(24).hex().encode())
+        )
         if request.content_length is not None:
             framing = b"content-length: %d\r\n\r\n" % request.content_length
         elif request.chunked:
@@ -260,7 +240,7 @@ class Exchange:
         is_complete = self._body_ended
         if self._body:
             body = b"".join(map(self._framed, self._body))
-            self._body.clear()
+            self._body = ()
         else:
             body = b""
         if is_complete and request.chunked:
@@ -416,7 +396,7 @@ class Exchange:
             rule=rule,
             bytes_in=self._body_bytes,
             bytes_out=self._bytes_out,
-            duration_ns=time.perf_counter_ns() - self._started_ns,
+            duration_ns=time.monotonic_ns() - self._mono_ns,
             upstream=self._pinned.facts if self._pinned is not None else None,
         )
 
@@ -433,8 +413,8 @@ class Exchange:
             reason=reason,
             rule=rule,
             bundle_hash=self._gateway.bundle_hash,
-            started_ns=self._started_wall_ns,
-            duration_ns=time.perf_counter_ns() - self._started_ns,
+            started_ns=self._wall_ns,
+            duration_ns=time.monotonic_ns() - self._mono_ns,
             policies=denial.policies if denial is not None else (),
             bytes_in=self._body_bytes,
             bytes_out=self._bytes_out,
@@ -453,7 +433,7 @@ class Exchange:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-        self._body.clear()
+        self._body = ()
         if self._body_paused:
             self._body_paused = False
             self.downstream.pause_body(is_paused=False)

@@ -79,13 +79,13 @@ _peer_heads: dict[Peer, tuple[str, bytes]] = {}
 _CACHED_HEADS_MAX = 16_384
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class RequestIds:
     """The identifiers that this request carries on both sides of the gateway."""
 
     decision_id: str
-    trace_bits: int
-    """192 random bits: a trace id (128) and a span id (64), used when the client brings no valid trace."""
+    trace_hex: bytes
+    """48 random hexadecimal digits: a trace id (32), used when the client brings no valid trace, and a span id (16)."""
 
 
 def _percent_encode(text: str) -> bytes:
@@ -145,12 +145,11 @@ def nominated(fields: tuple[RawField, ...]) -> frozenset[bytes]:
     return frozenset(names)
 
 
-def _traceparent(raw_traceparent: bytes | None, trace_bits: int) -> bytes:
+def _traceparent(raw_traceparent: bytes | None, trace_hex: bytes) -> bytes:
     match = _TRACEPARENT.fullmatch(raw_traceparent) if raw_traceparent is not None else None
-    span = trace_bits & 0xFFFFFFFFFFFFFFFF or 1
     if match is not None:
-        return b"traceparent: 00-%b-%016x-%b\r\n" % (match[1], span, match[2])
-    return b"traceparent: 00-%032x-%016x-00\r\n" % (trace_bits >> 64 or 1, span)
+        return b"traceparent: 00-%b-%b-%b\r\n" % (match[1], trace_hex[32:], match[2])
+    return b"traceparent: 00-%b-%b-00\r\n" % (trace_hex[:32], trace_hex[32:])
 
 
 def upstream_path(route: Route, path: str) -> str:
@@ -192,5 +191,5 @@ def request_head(admission: Admission, request: Request, peer: Peer, ids: Reques
     parts.append(_principal_head(admission.permit.principal))
     parts.append(_peer_head(peer, request.authority))
     parts.append(b"x-request-id: %b\r\n" % ids.decision_id.encode("ascii"))
-    parts.append(_traceparent(raw_traceparent, ids.trace_bits))
+    parts.append(_traceparent(raw_traceparent, ids.trace_hex))
     return b"".join(parts)

@@ -82,7 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_head_method = is_head_method
         self._request_sent = is_complete
         self._answer_started = self._answer_ended = False
-        self._status = 0
+        self._status = self._head_bytes = 0
         self.transport.write(raw_head)
 
     def send(self, raw_body: bytes, *, is_complete: bool) -> None:
@@ -118,8 +118,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self.receiver is None:
             self._close()  # bytes nobody asked for: response smuggling, or a 408 before an idle close
             return
+        is_head = not self._answer_started
+        if is_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if is_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._check_head_size()
         except httptools.HttpParserUpgrade:
             self._error = UpstreamProtocolError("upstream-upgrade")
         except httptools.HttpParserError as exc:
@@ -172,17 +177,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self._answer_ended:
             self._error = UpstreamProtocolError("upstream-surplus")
         self._fields = []
-        self._head_bytes = 0
         self._in_trailers = False
         self._is_delimited_by_close = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_trailers:
             return  # trailers are not merged into fields (attacks C5); they are for gRPC, which comes with its own room
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._error = UpstreamProtocolError("upstream-head-size")
-        self._fields.append((name.lower(), value.strip(b" \t")))
+        self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self._in_trailers = True
@@ -237,6 +238,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep_alive = self._parser.should_keep_alive()
         if self.receiver is not None:
             self.receiver.on_upstream_end()
+
+    def _check_head_size(self) -> None:
+        """Only when so much came before the answer began that its head may be too large."""
+        if not self._answer_started or sum(len(name) + len(value) + 4 for name, value in self._fields) > MAX_HEAD_BYTES:
+            self._error = self._error or UpstreamProtocolError("upstream-head-size")
 
     # -- endings --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ look-alike of a header that the gateway manages (attacks B2), so anything else i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import HeadersTooLarge, MalformedRequest
@@ -18,7 +18,7 @@ MAX_FIELDS = 128
 """More than any browser or SDK sends; 5000 passed through Hypercorn (research: http-hardening)."""
 
 _NAME = re.compile(rb"[a-z0-9-]{1,64}")
-_FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ALLOWED_IN_VALUE = bytes(byte for byte in range(256) if byte == 9 or (byte >= 32 and byte != 127))
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 SINGLE = frozenset(
@@ -79,7 +79,7 @@ def is_valid_name(name: bytes) -> bool:
     return True
 
 
-def inspect(fields: Iterable[RawField], protocol: str) -> Framing:
+def inspect(fields: Sequence[RawField], protocol: str) -> Framing:
     """Judge all fields (lower-case names) and read the framing.
 
     Raises:
@@ -88,20 +88,18 @@ def inspect(fields: Iterable[RawField], protocol: str) -> Framing:
     """
     framing = Framing()
     seen: set[bytes] = set()
-    count = 0
+    if len(fields) > MAX_FIELDS:
+        raise HeadersTooLarge("field-count")
     for name, value in fields:
-        count += 1
         if name not in _known_names and not is_valid_name(name):
             raise MalformedRequest("field-name")
-        if _FORBIDDEN_IN_VALUE.search(value) is not None:
+        if value.translate(None, _ALLOWED_IN_VALUE):  # what is left over is forbidden; a third of a regex's cost
             raise MalformedRequest("field-value")
         if name in _INTERESTING:
             if name in seen and name in SINGLE:
                 raise MalformedRequest("field-repeated", name.decode("ascii"))
             seen.add(name)
             _read(framing, name, value, protocol)
-    if count > MAX_FIELDS:
-        raise HeadersTooLarge("field-count")
     if framing.chunked and framing.content_length is not None:
         raise MalformedRequest("framing-both")  # RFC 9112 §6.3: the smuggler's opening (attacks C1)
     return framing

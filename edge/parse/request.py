@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from edge.errors import MalformedRequest, UriTooLong
 from edge.model.http import RawField, Request
 from edge.parse.fields import Framing, inspect
@@ -12,6 +14,9 @@ MAX_TARGET_BYTES = 8192
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """All that a route may name. TRACE reflects credentials and CONNECT opens tunnels; matching is case-sensitive."""
+
+# A listener serves a handful of hosts; a refused one raises and is not kept, so the bound is for the odd port.
+_host = lru_cache(maxsize=1024)(canonical_host)
 
 
 def build(method: str, raw_target: bytes, protocol: str, fields: tuple[RawField, ...]) -> tuple[Request, Framing]:
@@ -29,7 +34,7 @@ def build(method: str, raw_target: bytes, protocol: str, fields: tuple[RawField,
         raise MalformedRequest("host-missing")
     if framing.has_upgrade and (framing.chunked or framing.content_length):
         raise MalformedRequest("upgrade-with-body")
-    host, authority = canonical_host(framing.raw_host)
+    host, authority = _host(framing.raw_host)
     target = canonicalize(raw_target, encoded_slash=True)
     return (
         Request(

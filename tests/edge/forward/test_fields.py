@@ -12,7 +12,7 @@ from edge.model.route import PathPattern, Route, RouteMatch, Upstream
 
 ALICE = Principal(method="jwt", issuer="https://idp.example.com/", subject="alice", scopes=frozenset(("b", "a")))
 PEER = Peer("192.0.2.1", 5, "192.0.2.1", None, "TLSv1.3", "x")
-IDS = RequestIds("D1", (0xAB << 64) | 0xCD)
+IDS = RequestIds("D1", b"%032x%016x" % (0xAB, 0xCD))
 
 
 def head(
