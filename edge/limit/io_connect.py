@@ -19,6 +19,21 @@ class Client(Protocol):
     def aclose(self) -> Awaitable[None]: ...
 
 
+class _Watched:
+    """A master as the sentinels name it, asked again at each reconnection. Ends together with their connections."""
+
+    def __init__(self, sentinel: Any, master: Any) -> None:
+        self._master = master
+        self._clients = (master, *sentinel.sentinels)
+
+    def execute_command(self, *words: Any) -> Awaitable[Any]:
+        return cast(Awaitable[Any], self._master.execute_command(*words))
+
+    async def aclose(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+
+
 def connect(settings: StoreSettings) -> Client:
     """A client that has not connected yet. It never repeats a command by itself: what was lost stays lost.
 
@@ -48,7 +63,7 @@ def connect(settings: StoreSettings) -> Client:
         secured = {name: value for name, value in options.items() if name.startswith("ssl")}
         secured["socket_timeout"] = settings.timeout_s
         sentinel: Any = Sentinel(settings.addresses, sentinel_kwargs=secured, **options)  # type: ignore[no-untyped-call]
-        return cast(Client, sentinel.master_for(settings.master, socket_timeout=settings.timeout_s))
+        return _Watched(sentinel, sentinel.master_for(settings.master, socket_timeout=settings.timeout_s))
     # The caller bounds each call as a whole; a second timer per read would cost more than the read.
     options |= {"single_connection_client": True, "lib_name": None, "lib_version": None}
     options |= {"socket_timeout": None, "socket_connect_timeout": settings.timeout_s}

@@ -122,6 +122,7 @@ class LeaseStore:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._ground()  # a pump that was cancelled before its first step never came to its own end
         await self._drop_client()
 
     async def _ask(self, lacking: tuple[Lease, ...]) -> Ticket | None:
@@ -156,9 +157,15 @@ class LeaseStore:
                     await self.beat()
         finally:
             self._pump = None
-            for flight in (*batch, *self._gathering.values()):
+            for flight in batch:
                 flight.land(is_answered=False)
-            self._gathering.clear()
+            self._ground()
+
+    def _ground(self) -> None:
+        """Whatever has gathered will not be sent."""
+        for flight in self._gathering.values():
+            flight.land(is_answered=False)
+        self._gathering.clear()
 
     async def _send(self, batch: Sequence[_Flight]) -> None:
         if self.is_down or not batch:
