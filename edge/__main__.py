@@ -7,9 +7,9 @@ import sys
 
 def main() -> int:
     """Run the command line; the exit codes are those of design §7 (0 done, 1 findings, 2 usage, 4 unsafe, 70 bug)."""
-    from edge.cli import app
+    from edge.cli import run
 
-    return app.run(sys.argv[1:])
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":
