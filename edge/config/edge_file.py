@@ -1,0 +1,187 @@
+"""The tables of edge.yaml: every setting with its type, default, unit and reason (design §6).
+
+Only form is judged here; what needs another file, or two settings together, is judged by `listeners`, `trust` and `parse`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edge.config.shape import Expect, Shape, check, pattern
+from edge.errors import MalformedRequest
+from edge.parse.target import canonical_host
+from pki.errors import SpiffeIdError
+from pki.spiffe import check_trust_domain
+
+_BIND = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost):(0|[1-9][0-9]{0,4})")
+
+
+def parse_bind(text: str) -> tuple[str, int] | None:
+    """`127.0.0.1:8443`, `[::1]:0`, `localhost:8443` → (address without brackets, port); None when it is neither."""
+    found = _BIND.fullmatch(text)
+    if found is None or int(found[2]) > 65535:
+        return None
+    address = found[1].strip("[]")
+    if address != "localhost":
+        try:
+            address = str(ipaddress.ip_address(address))
+        except ValueError:
+            return None
+    return address, int(found[2])
+
+
+def parse_host(text: str) -> str | None:
+    """A host to answer for, in the one spelling that requests have after `parse.target`; None when it is not one."""
+    written = f"[{text}]" if ":" in text and not text.startswith("[") else text
+    try:
+        host, authority = canonical_host(written.encode("utf-8"))
+    except MalformedRequest:
+        return None
+    return host if host == authority else None  # no port
+
+
+def _bind_flaw(text: str) -> str | None:
+    return None if parse_bind(text) else "not ADDRESS:PORT"
+
+
+def _host_flaw(text: str) -> str | None:
+    return None if parse_host(text) else "not a host name or address"
+
+
+def _trust_domain_flaw(text: str) -> str | None:
+    try:
+        check_trust_domain(text)
+    except SpiffeIdError:
+        return "not a trust domain"
+    return None
+
+
+Bind = Annotated[str, check(_bind_flaw), Expect("an address and port", "127.0.0.1:8443 or [::1]:8443")]
+Host = Annotated[str, check(_host_flaw), Expect("a host name or address without port and wildcard", "api.example.com")]
+TrustDomain = Annotated[
+    str, check(_trust_domain_flaw), Expect("a trust domain of a-z, 0-9, dots, hyphens", "mesh.internal")
+]
+DnsSuffix = Annotated[
+    str, pattern(r"\.?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"),
+    Expect("a lower-case DNS suffix", ".internal"),
+]  # fmt: skip
+File = Annotated[
+    str, Field(min_length=1, max_length=4096), Expect("the path of a file", "a path relative to this file")
+]
+Directory = Annotated[
+    str, Field(min_length=1, max_length=4096), Expect("the path of a directory", "one relative to here")
+]
+Url = Annotated[str, pattern(r"https://[!-~]{1,1000}"), Expect("an https URL", "https://…")]
+Positive = Annotated[int, Field(ge=1, le=10_000_000), Expect("a whole number of 1 to 10000000", "1000")]
+
+
+class ListenerShape(Shape):
+    """`services:`, `enrol:` and `admin:`."""
+
+    bind: Bind
+
+
+class TlsShape(Shape):
+    """A certificate from elsewhere for the public listener."""
+
+    certificate: File
+    """PEM, leaf first."""
+    key: File
+
+
+class PublicShape(Shape):
+    """`listeners.public:`, the only listener that must be there."""
+
+    bind: Bind
+    hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=1000), Expect("a list of hosts", "[localhost]")]
+    tls: TlsShape | None = None
+    """Absent: issued by the mini-CA for `hosts`."""
+
+
+class ListenersShape(Shape):
+    """A listener that is not written is not opened."""
+
+    public: PublicShape
+    services: ListenerShape | None = None
+    enrol: ListenerShape | None = None
+    admin: ListenerShape | None = None
+
+
+class IdentityShape(Shape):
+    """An outside SPIFFE authority in place of the bundled CA."""
+
+    certificate: File
+    """PEM, leaf first; what upstreams see. Needs the clientAuth EKU."""
+    key: File
+    bundle: File
+    """PEM; the anchors that upstreams' certificates must lead to."""
+
+
+class IssuerShape(Shape):
+    """One token issuer; the values are judged by `authn.issuer.IssuerSettings`."""
+
+    issuer: str
+    """Equal to `iss`, character by character."""
+    audience: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    """Pinned: nothing else is verified."""
+    jwks: File | None = None
+    """URL or file; absent: by discovery."""
+    ca: File | None = None
+    """PEM trust anchors for fetching from this issuer; absent: those of the system."""
+    max_lifetime_s: int = 90_000
+    leeway_s: int = 5
+
+
+class AuditShape(Shape):
+    """The access log; see `audit.record.AuditSettings` for what each means."""
+
+    durability: Literal["standard", "strict"] = "standard"
+    origin: Annotated[
+        str | None, pattern(r"[!-*,-~]{1,200}"), Expect("a log origin without blanks and +", "edge.example.com/log")
+    ] = None
+    """Absent: `<trust_domain>/log`."""
+    checkpoint_every_s: Annotated[float, Field(ge=0.05, le=3600), Expect("seconds, 0.05 to 3600", "1")] = 1.0
+    witnesses: Annotated[
+        tuple[str, ...], Field(max_length=0), Expect("an empty list (no witness is asked yet)", "[]")
+    ] = ()
+    paths: Literal["hashed", "plain"] = "hashed"
+    reserve_bytes: Annotated[int, Field(ge=0, le=1 << 50), Expect("a number of bytes", "67108864")] = 64 << 20
+
+
+class ShedShape(Shape):
+    """What one address may cost before anybody knows who it is; defaults as in `accept.shed.ShedSettings`."""
+
+    max_connections: Positive = 20_000
+    max_connections_per_prefix: Positive = 2_000
+    failed_checks_per_s: Positive = 20_000
+    failed_checks_burst: Positive = 40_000
+
+
+class EdgeShape(Shape):
+    """edge.yaml."""
+
+    trust_domain: TrustDomain
+    listeners: ListenersShape
+    state: Directory = "state"
+    """Relative to this file; 0700: CA, keys, log, embedded store."""
+    workers: Annotated[int, Field(ge=1, le=64), Expect("a number of processes, 1 to 64", "1")] = 1
+    store: Annotated[str, Field(min_length=1), Expect("embedded or a store's URL", "embedded")] = "embedded"
+    """`${NAME}` takes the URL from the environment, because it may hold a password."""
+    policies: Directory = "policies"
+    identity: IdentityShape | None = None
+    issuers: Annotated[tuple[IssuerShape, ...], Field(max_length=100)] = ()
+    audit: AuditShape = AuditShape()
+    shed: ShedShape = ShedShape()
+    dns_suffixes: (
+        Annotated[tuple[DnsSuffix, ...], Field(max_length=50), Expect("a list of DNS suffixes", "[.internal]")] | None
+    ) = None
+    """What the CA may certify; absent: `.internal` and the trust domain."""
+    problem_base: Annotated[
+        str, pattern(r"https://[!-~]{1,200}/"), Expect("an https URL ending in /", "https://example.com/problems/")
+    ] = "https://edge.invalid/problems/"
+    """What `type` of a problem document starts with; the reason follows."""

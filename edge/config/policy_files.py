@@ -1,0 +1,163 @@
+"""The tables of services.yaml, routes.yaml and limits.yaml (design §6). Form only; `services`, `routes` and `parse` judge
+what lies between them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+from edge.config.edge_file import Host, parse_host
+from edge.config.shape import Expect, Shape, check, pattern
+from edge.errors import MalformedRequest
+from edge.limit.rules import BadSetting, KeyPart, OnStoreFailure, Strategy, is_limit_name, parse_rate
+from edge.parse.target import canonicalize
+from edge.routing.pattern import Flaw, parse, sample
+from pki.spiffe import is_name
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Every method that the public listener takes; CONNECT and TRACE never pass a gateway."""
+
+
+def _pattern_flaw(text: str) -> str | None:
+    parsed = parse(text)
+    if isinstance(parsed, Flaw):
+        return f"{parsed.message}; {parsed.remedy}"
+    path = sample(parsed)
+    try:
+        canonical = canonicalize(path.encode("utf-8"), encoded_slash=True)
+    except MalformedRequest as exc:
+        return f"no request can have this path: {exc.rule}"
+    if canonical.path != path or canonical.has_query:
+        return f"requests have it as {canonical.path}"
+    return None
+
+
+def parse_endpoint(text: str) -> tuple[str, int] | None:
+    """`127.0.0.1:9101`, `[::1]:9101`, `orders.internal:9101` → (host, port)."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        return None
+    found = parse_host(host)
+    return (found.strip("[]"), int(port)) if found else None
+
+
+def _endpoint_flaw(text: str) -> str | None:
+    return None if parse_endpoint(text) else "not HOST:PORT"
+
+
+def _method_flaw(text: str) -> str | None:
+    return None if text in METHODS else f"known: {', '.join(METHODS)}"
+
+
+def _prefix_flaw(text: str) -> str | None:
+    if not text:
+        return None
+    if text.endswith("/") or any(mark in text for mark in "*{}"):
+        return "literal segments without a final slash"
+    return _pattern_flaw(text)
+
+
+def _rate_flaw(text: str) -> str | None:
+    parsed = parse_rate(text)
+    return parsed.message if isinstance(parsed, BadSetting) else None
+
+
+Path = Annotated[str, check(_pattern_flaw), Expect("a path pattern", "/orders/**")]
+Method = Annotated[str, check(_method_flaw), Expect("an HTTP method in capitals", "GET")]
+Name = Annotated[str, check(lambda text: None if is_limit_name(text) else "letters, digits, . _ -, at most 64"),
+                 Expect("a name", "orders")]  # fmt: skip
+ServiceName = Annotated[str, check(lambda text: None if is_name(text) else "a-z, 0-9 and inner hyphens, at most 63"),
+                        Expect("a service name", "orders")]  # fmt: skip
+Endpoint = Annotated[str, check(_endpoint_flaw), Expect("an upstream's HOST:PORT", '"127.0.0.1:9101"')]
+DnsName = Annotated[
+    str, pattern(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"),
+    Expect("a lower-case DNS name without wildcard", "orders.internal"),
+]  # fmt: skip
+FieldName = Annotated[str, pattern(r"[A-Za-z0-9-]{1,100}"), Expect("a header name of letters, digits, -", "x-version")]
+FieldValue = Annotated[str, pattern(r"[!-~](?:[ -~]{0,198}[!-~])?"), Expect("printable ASCII", "v2")]
+Methods = Annotated[tuple[Method, ...], Field(min_length=1), Expect("a list of methods", "[GET, POST]")]
+Hosts = Annotated[tuple[Host, ...], Field(min_length=1), Expect("a list of hosts", "[localhost]")]
+Conditions = Annotated[dict[FieldName, FieldValue], Field(max_length=20)]
+
+
+class ServiceShape(Shape):
+    """One entry of `services:`: who may serve what."""
+
+    may_serve: Annotated[
+        tuple[Path, ...], Field(min_length=1, max_length=200), Expect("a list of patterns", "[/orders/**]")
+    ]
+    hosts: Hosts | None = None
+    """Absent: all of the public listener's."""
+    methods: Methods | None = None
+    """Absent: all."""
+    dns: tuple[DnsName, ...] | None = None
+    """Names for its certificates; absent: `<name>.internal`."""
+
+
+class MatchShape(Shape):
+    """What a request must be to belong to a route."""
+
+    path: Path
+    hosts: Hosts | None = None
+    """Absent: any of the public listener's."""
+    methods: Methods | None = None
+    """Absent: all."""
+    headers: Conditions = Field(default_factory=dict)
+    """Each must occur exactly once with this value."""
+    query: Annotated[dict[str, str], Field(max_length=20)] = Field(default_factory=dict)
+    """Each parameter must occur exactly once with this value (both decoded)."""
+
+
+class UpstreamShape(Shape):
+    """Where a route forwards to. The service's identity is what counts; an address is only where to look for it."""
+
+    service: ServiceName
+    strip_prefix: Annotated[str, check(_prefix_flaw), Expect("leading segments to remove", "/api")] = ""
+    endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=1000)] = ()
+    timeout_s: Annotated[float, Field(gt=0, le=86_400), Expect("a number of seconds > 0", "10")] = 10.0
+    """From the first byte sent to the head of the answer."""
+
+
+class PublicAccessShape(Shape):
+    """`public:` in place of `auth:`: nobody is asked who he is, and the file says why."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500), Expect("the reason, in words", '"health page"')]
+
+
+class RouteShape(Shape):
+    """One entry of `routes:`."""
+
+    name: Name
+    match: MatchShape
+    upstream: UpstreamShape
+    auth: (
+        Annotated[tuple[str, ...], Field(min_length=1), Expect("a list of methods of authentication", "[jwt]")] | None
+    ) = None
+    """Methods in the order they are tried. Exactly one of `auth` and `public` must be there."""
+    public: PublicAccessShape | None = None
+    encoded_slash: bool = False
+    """Allow `%2F` within a segment."""
+    forward_token: bool = False
+    """Pass `Authorization` on to the upstream."""
+    max_body_bytes: Annotated[int, Field(ge=0, le=1 << 40), Expect("a number of bytes", "1048576")] = 1 << 30
+
+
+class LimitMatchShape(Shape):
+    """To which routes a limit applies; none of both: to all."""
+
+    service: ServiceName | None = None
+    route: Name | None = None
+
+
+class LimitShape(Shape):
+    """One entry of `limits:`."""
+
+    name: Name
+    rate: Annotated[str, check(_rate_flaw), Expect("AMOUNT/PERIOD", "100/minute")]
+    match: LimitMatchShape = LimitMatchShape()
+    key: Annotated[tuple[KeyPart, ...], Field(max_length=7)] = ("subject",)
+    """What is counted apart from each other; empty: all requests together."""
+    strategy: Strategy = "fixed-window"
+    on_store_failure: OnStoreFailure = "closed"

@@ -1,0 +1,95 @@
+"""`Config`: everything the gateway was told, as frozen values. Made by `parse`; afterwards nobody validates again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.accept.shed import ShedSettings
+from edge.audit.record import AuditSettings
+from edge.authn.issuer import IssuerSettings
+from edge.authz.policies import PolicyBundle
+from edge.config.secret import Secret
+from edge.limit.rules import LimitSettings
+from edge.limit.store import StoreSettings
+from edge.model.route import Route
+from edge.registry.grant import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where to listen; port 0 lets the system choose."""
+
+    bind: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PublicListener:
+    """The listener for downstreams."""
+
+    bind: tuple[str, int]
+    hosts: tuple[str, ...]
+    """Lower-case, without port; IPv6 literals in brackets."""
+    tls_chain: bytes
+    """PEM, leaf first. Empty while the mini-CA has not issued it (`Config.unissued`)."""
+    tls_key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """A listener that is None is not opened."""
+
+    public: PublicListener
+    services: Listener | None
+    enrol: Listener | None
+    admin: Listener | None
+    order: tuple[str, ...]
+    """Names in the order of the file, as the `ready` line gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the gateway is towards upstreams, and whom it trusts to say who they are."""
+
+    chain: bytes
+    """PEM, leaf first. Empty while the mini-CA has not issued it (`Config.unissued`)."""
+    key: Secret
+    bundle: bytes
+    """PEM; anchors of the trust domain."""
+    outside: bool
+    """From `identity:`, an authority that is not ours: no CA is opened, hosted or needed."""
+    has_server_auth: bool
+    """Without it neither `services` nor `enrol` can be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One configuration. Holds native policy handles, so it is not pickled: send `Sources` and parse them there."""
+
+    source: Path
+    """edge.yaml, absolute."""
+    trust_domain: str
+    state: Path
+    listeners: Listeners
+    workers: int
+    store: StoreSettings | None
+    """None: the embedded store, whose socket the supervisor knows."""
+    issuers: tuple[IssuerSettings, ...]
+    audit: AuditSettings
+    shed: ShedSettings
+    identity: Identity
+    routes: tuple[Route, ...]
+    grants: tuple[Grant, ...]
+    limits: tuple[LimitSettings, ...]
+    policies: PolicyBundle
+    problem_base: str
+    """What `type` of a problem starts with; ends in `/`."""
+    dns_suffixes: tuple[str, ...]
+    """What the CA may certify."""
+    bundle_hash: str
+    unissued: tuple[str, ...]
+    """`gateway`, `public`: identities under `state/` that must be issued before this configuration can serve."""
+    warnings: tuple[str, ...]
+
+    def grant(self, service: str) -> Grant | None:
+        return next((grant for grant in self.grants if grant.service == service), None)
