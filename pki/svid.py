@@ -144,7 +144,7 @@ def _prove(
     chain_der: Sequence[bytes], anchors: tuple[bytes, ...], usage: Usage, now: datetime, max_intermediates: int
 ) -> _Proof:
     oid = _USAGES[usage]
-    leaf, intermediates = _parse(chain_der)  # 1
+    leaf, intermediates = _parse(chain_der, anchors)  # 1
     try:
         builder = _builder(anchors, usage).time(now).max_chain_depth(max_intermediates)
         path = builder.build_client_verifier().verify(leaf, list(intermediates)).chain  # 2
@@ -178,7 +178,7 @@ def verify_host(
         SvidRejected: with a key of `RULES`.
     """
     oid = ExtendedKeyUsageOID.SERVER_AUTH
-    leaf, intermediates = _parse(chain_der)
+    leaf, intermediates = _parse(chain_der, anchors)
     try:
         name = x509.IPAddress(ip_address(host)) if profile.is_address(host) else x509.DNSName(host)
         builder = PolicyBuilder().store(_store(tuple(anchors))).time(now).max_chain_depth(max_intermediates)
@@ -194,11 +194,15 @@ def verify_host(
     return min(certificate.not_valid_after_utc for certificate in path)
 
 
-def _parse(chain_der: Sequence[bytes]) -> tuple[x509.Certificate, tuple[x509.Certificate, ...]]:
+def _parse(
+    chain_der: Sequence[bytes], anchors: Sequence[bytes]
+) -> tuple[x509.Certificate, tuple[x509.Certificate, ...]]:
     if not chain_der:
         raise SvidRejected("untrusted", "no certificate was presented")
     if len(chain_der) > _MAX_CERTIFICATES or any(len(der) > _MAX_CERTIFICATE_BYTES for der in chain_der):
         raise SvidRejected("too-large")
+    if chain_der[0] in anchors:  # the library would take it for proven by itself (attack P23)
+        raise SvidRejected("leaf-is-anchor")
     try:
         with profile.unwarned():
             leaf = x509.load_der_x509_certificate(chain_der[0])
@@ -210,8 +214,6 @@ def _parse(chain_der: Sequence[bytes]) -> tuple[x509.Certificate, tuple[x509.Cer
 
 def _check_path(path: Sequence[x509.Certificate], oid: x509.ObjectIdentifier, now: datetime) -> None:
     leaf, *authorities = path
-    if not authorities:
-        raise SvidRejected("leaf-is-anchor")
     _check_validity(leaf, now)
     profile.check_leaf(leaf, oid)
     for certificate in authorities:
