@@ -127,7 +127,7 @@ class Lease:
 
     def learn(self, answer: Answer, sent_ns: int) -> None:
         self.free = answer.free
-        self.reset_ns = sent_ns + answer.reset_us * 1_000
+        self.reset_ns = sent_ns + min(answer.reset_us, self.limit.window_s * 1_000_000) * 1_000
         self.refused_ns = sent_ns + answer.retry_us * 1_000 if answer.retry_us else 0
 
     def fill(self, answer: Answer, ahead: int, sent_ns: int) -> None:

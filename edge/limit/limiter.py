@@ -132,7 +132,9 @@ class Limiter:
             return lacking
         wait_ns = refused.free_again_ns(is_store_down=down) - now_ns
         limit = refused.limit
-        return Exhausted(limit.name, limit.quota, limit.window_s, max(1, -(-wait_ns // _NS)))
+        # Rolling windows count a little longer than they are; whole seconds must not make a second of that.
+        wait_s = min(max(1, -(-wait_ns // _NS)), limit.window_s)
+        return Exhausted(limit.name, limit.quota, limit.window_s, wait_s)
 
     def _take(self, permit: Permit, leases: tuple[Lease, ...], now_ns: int, ticket: Ticket | None) -> Admission:
         is_degraded = False

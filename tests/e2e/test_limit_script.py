@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +39,7 @@ class Clockwork:
     """The script in a real store, told what time it is."""
 
     def __init__(self, server: Server) -> None:
-        self.client = Valkey(unix_socket_path=server.socket_path)
+        self.client: Any = Valkey(unix_socket_path=server.socket_path)
         self.script = self.client.register_script(_AT)
 
     def ask(self, now_us: int, questions: list[Question], waiting: int = 1) -> list[Answer]:

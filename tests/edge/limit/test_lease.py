@@ -114,6 +114,8 @@ def test_only_one_ticket_at_a_time_wants_units_ahead() -> None:
     assert (wanted, wanted_too) == ([1], [0])
     second.settle([granted(1)], 1, 0)
     assert lease.refill is first
+    second.abandon()
+    assert lease.refill is first
     first.abandon()
     assert lease.refill is None
 

@@ -27,6 +27,7 @@ class FarSide:
         self.used: Counter[str] = Counter()
         self.questions = 0
         self.now_ns = S
+        self.excess_us = 0
 
     async def settle(self, attempt: Attempt) -> None:
         ticket: Ticket | None = None
@@ -45,7 +46,7 @@ class FarSide:
         for question, left in zip(asked, free, strict=True):
             units = 0 if min(free) < 1 else min(left, max(1, question.ahead))
             self.used[question.key] += units
-            window_us = question.limit.window_s * 1_000_000
+            window_us = question.limit.window_s * 1_000_000 + self.excess_us
             rows.append(Answer(units, left - units, window_us, window_us, window_us if left < 1 else 0, 0))
         ticket.settle(rows, 1, self.now_ns)
 
@@ -105,6 +106,15 @@ def test_the_excess_is_told_how_long_to_wait() -> None:
     assert Exhausted("l", 1, 60, 60) == drive(limiter, far, permit())
     far.now_ns += 59 * S + 1
     assert Exhausted("l", 1, 60, 1) == drive(limiter, far, permit())
+
+
+def test_nobody_is_told_to_wait_longer_than_the_window() -> None:
+    far = FarSide()
+    far.excess_us = 900  # what rolling windows count longer than they are
+    limiter = Limiter([LimitSettings("l", 1, 1)], far)
+    answer = drive(limiter, far, permit())
+    assert isinstance(answer, Admission)
+    assert (1, Exhausted("l", 1, 1, 1)) == (answer.quotas[0].reset_s, drive(limiter, far, permit()))
 
 
 def test_a_limit_known_to_be_used_up_is_not_asked_again() -> None:
