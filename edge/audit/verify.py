@@ -6,6 +6,7 @@ What each is held against:
 - every entry against its leaf hash in the level-0 tiles, so that the first bad one can be named;
 - the tree over all entries against the root in the signed checkpoint: this is what decides;
 - every stored tile against that tree, because proofs are made from tiles;
+- the partial tiles that older checkpoints needed, as far as they are still there, against their successors;
 - the checkpoint against one that was remembered elsewhere, if given: it alone shows that the log was put back to an older
   state (rollback) or that there are two histories (fork).
 
@@ -13,8 +14,8 @@ The tiles are as changeable as the entries. When they lead to the signed root th
 the entries lead to it, only the tiles are damaged (`tile`). When somebody changed both alike, the tiles one level up
 give the bundle; when he changed all levels, only the root differs (`root`) and no index can be named.
 
-Entries behind the last checkpoint (a second's worth, in the write-ahead file) are counted as `unpublished`; nothing
-vouches for them yet.
+Entries behind the last checkpoint (a second's worth, in the write-ahead files) are counted as `unpublished`; nothing
+vouches for them yet, but a frame that is not whole is reported (`write-ahead`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pki.tlog.errors import TileMalformed
 from pki.tlog.io_reader import CHECKPOINT, LogReader
 from pki.tlog.merkle import EMPTY_ROOT, HASH_BYTES, fold, leaf_hashes
 from pki.tlog.note import Verifier
-from pki.tlog.tiles import MAX_ENTRY_BYTES, WIDTH, bundle_path, split_entries, tile_path
+from pki.tlog.tiles import MAX_ENTRY_BYTES, WIDTH, bundle_path, length_prefixed, partials, split_entries, tile_path
 
 KINDS = {
     "missing": "the log has no checkpoint, or cannot be read",
@@ -41,6 +42,7 @@ KINDS = {
     "reorder": "entries were exchanged",
     "truncation": "the end of the log is missing",
     "tile": "the entries are right, and a tile that proofs are made from is not",
+    "write-ahead": "entries behind the checkpoint were torn by a crash, or changed",
     "root": "the entries do not lead to the signed root, and no tile tells which one is wrong",
     "rollback": "the log is older than the remembered checkpoint",
     "fork": "the log and the remembered checkpoint are two histories",
@@ -96,13 +98,30 @@ def _check_entries(reader: LogReader, head: Checkpoint, remembered: Checkpoint |
         return walk.blame(head.root)
     if walk.tile_fault is not None:
         return walk.tile_fault
-    if remembered is None:
-        return None
-    if remembered.size > head.size:
+    if remembered is not None and remembered.size > head.size:
         return _Fault(head.size, "rollback", f"{remembered.size} entries were seen before, {head.size} are left")
-    if walk.remembered_root != remembered.root:
+    if remembered is not None and walk.remembered_root != remembered.root:
         return _Fault(-1, "fork", f"another history within the first {remembered.size} entries")
-    return None
+    return _check_leftovers(reader, head.size)
+
+
+def _check_leftovers(reader: LogReader, size: int) -> _Fault | None:
+    """Files that the checkpoint does not need: older partial tiles, and the write-ahead files."""
+    for level, index, width in partials(size):
+        tile = reader.tile(level, index, width) or b""
+        for each, raw in reader.superseded(tile_path(level, index)):
+            if each < width and raw != tile[: each * HASH_BYTES]:
+                first = index * WIDTH ** (level + 1)
+                return _Fault(first, "tile", f"{tile_path(level, index, each)}, of an older checkpoint, is wrong")
+        if level == 0:
+            pieces = length_prefixed(split_entries(reader.bundle(index, width) or b"", width))
+            for each, raw in reader.superseded(bundle_path(index)):
+                if each < width and raw != b"".join(pieces[: 2 * each]):
+                    return _Fault(
+                        index * WIDTH, "edit", f"{bundle_path(index, each)}, of an older checkpoint, is wrong"
+                    )
+    damaged = reader.damaged_segments(size)
+    return _Fault(size, "write-ahead", f"{', '.join(damaged)}: a frame is torn or changed") if damaged else None
 
 
 class _Tree:
@@ -157,7 +176,7 @@ class _Walk:
             found, whole = self._bundle(index, width)
             tile = self._reader.tile(0, index, width)
             entry_leaves = tile_leaves = leaf_hashes(found)
-            if tile != b"".join(entry_leaves):
+            if not whole or tile != b"".join(entry_leaves):
                 tile_leaves = self._differ(index, width, found, entry_leaves, tile, whole)
             self._note_remembered(index, entry_leaves)
             if width == WIDTH:

@@ -94,6 +94,23 @@ class LogReader:
                     entries += frame.entries
         return entries
 
+    def damaged_segments(self, size: int) -> list[str]:
+        """Names of the write-ahead files that hold a torn or changed frame; looks twice, a writer may be at work.
+
+        `size`: entries under the head. A live segment reaches at least that far, or something in it is gone.
+        """
+        damaged = [name for name in wal.NAMES if all(wal.is_damaged(self.read(name) or b"") for _ in range(2))]
+        live = [(found.next_index, name) for found, name in zip(self.segments(), wal.NAMES, strict=True) if found]
+        if not damaged and live and max(live)[0] < size:
+            damaged.append(max(live)[1])
+        return damaged
+
+    def superseded(self, path: str) -> list[tuple[int, bytes]]:
+        """(width, content) of every stored partial form of the full tile or bundle at `path`."""
+        directory = self.directory / f"{path}.p"
+        widths = sorted(int(each.name) for each in directory.glob("*") if each.name.isascii() and each.name.isdigit())
+        return [(width, self.read(f"{path}.p/{width}") or b"") for width in widths]
+
     def latest(self, count: int) -> list[tuple[int, bytes]]:
         """The last `count` (≥ 1) entries with their indices, oldest first, published or not. **Unverified.**
 

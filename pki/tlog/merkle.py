@@ -142,13 +142,10 @@ def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: 
     """
     if not 0 <= old_size <= new_size:
         raise ProofInvalid(f"a tree of {new_size} cannot extend one of {old_size}")
-    if old_size in (0, new_size):
-        if proof:
-            raise ProofInvalid("proof must be empty")
-        if old_size == new_size and not compare_digest(old_root, new_root):
-            raise ProofInvalid("same size, different roots")
-        return
     _check_shapes((old_root, new_root, *proof))
+    if old_size in (0, new_size):
+        _check_trivial(old_size, new_size, old_root, new_root, proof)
+        return
     if not proof:
         raise ProofInvalid("proof is too short")
     # 2. an old tree that is a perfect subtree is itself the first node of the path
@@ -177,6 +174,16 @@ def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: 
         raise ProofInvalid("proof is too short")
     if not (compare_digest(old, old_root) and compare_digest(new, new_root)):
         raise ProofInvalid("proof does not lead to both roots")
+
+
+def _check_trivial(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:
+    """From the empty tree to any, and from a tree to itself, nothing is left to prove but the roots."""
+    if proof:
+        raise ProofInvalid("proof must be empty")
+    if old_size == 0 and not compare_digest(old_root, EMPTY_ROOT):
+        raise ProofInvalid("not the root of the empty tree")
+    if old_size == new_size and not compare_digest(old_root, new_root):
+        raise ProofInvalid("same size, different roots")
 
 
 def _split(count: int) -> int:

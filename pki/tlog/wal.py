@@ -56,6 +56,11 @@ class Segment:
     end: int
     check: bytes
 
+    @property
+    def next_index(self) -> int:
+        """Index of the entry that would come next."""
+        return self.size + sum(len(frame.entries) for frame in self.frames)
+
 
 def open_segment(size: int, root: bytes, snapshot: bytes) -> bytes:
     """The start of a segment on top of the tree of `size` leaves; its check is in bytes 52 to 68."""
@@ -94,6 +99,21 @@ def scan(raw: bytes) -> Segment | None:
         position, check = found[1], found[2]
         expected += len(found[0].entries)
     return Segment(size, root, raw[_SEGMENT_BYTES : _SEGMENT_BYTES + length], frames, position, check)
+
+
+def is_damaged(raw: bytes) -> bool:
+    """Does the file hold something that was a segment or its next frame, and is not valid now?
+
+    A frame left over from an older segment has a smaller index, an empty or retired file starts with zeros; anything else
+    behind the last valid frame was torn, or changed by somebody.
+    """
+    segment = scan(raw)
+    if segment is None:
+        return raw[: len(MAGIC)].strip(b"\x00") != b""
+    if segment.end + _FRAME_BYTES > len(raw):
+        return False
+    _, count, first = _frame.unpack_from(raw, segment.end)
+    return bool(count) and first >= segment.next_index
 
 
 def _scan_frame(raw: bytes, position: int, check: bytes, expected: int) -> tuple[Frame, int, bytes] | None:
