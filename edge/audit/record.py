@@ -139,13 +139,18 @@ _PKI = b'"event.action":"pki.'
 
 def text(value: str, cap: int = CAP_TEXT) -> str:
     """`value` as a JSON string of printable ASCII, quotes included, at most `cap` + 2 characters; cut at a character."""
-    encoded = encode_basestring_ascii(value)
-    if "\x7f" in encoded:
-        encoded = encoded.replace("\x7f", "\\u007f")
+    encoded = _encode(value)
+    if "\\ud" in encoded:  # beyond 16 bits, or half of such a character, which no strict JSON parser takes
+        value = value.encode("utf-8", "replace").decode("utf-8")
+        encoded = _encode(value)
     while len(encoded) > cap + 2:
-        value = value[: min(len(value) - 1, max(cap * len(value) // len(encoded), 0))]
-        encoded = encode_basestring_ascii(value).replace("\x7f", "\\u007f")
+        value = value[: min(len(value) - 1, cap * len(value) // len(encoded))]
+        encoded = _encode(value)
     return encoded
+
+
+def _encode(value: str) -> str:
+    return encode_basestring_ascii(value).replace("\x7f", "\\u007f")
 
 
 def texts(values: Sequence[str], cap: int = CAP_LIST) -> str:
