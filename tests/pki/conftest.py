@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,31 +29,27 @@ def now() -> datetime:
     return NOW
 
 
-@pytest.fixture
-def make_ca(tmp_path: Path) -> Callable[[], Path]:
-    """Make `state/ca` with both passphrases beside it; → the state directory."""
-
-    def make() -> Path:
-        state = tmp_path / "state"
-        state.mkdir(mode=0o700)
-        create(
-            state / "ca",
-            trust_domain="mesh.internal",
-            dns_suffixes=[".internal", "mesh.internal"],
-            hosts=["localhost", "127.0.0.1"],
-            passphrases=SECRETS,
-            now=NOW,
-            unattended=["root", "issuing"],
-            cost=CHEAP,
-        )
-        return state
-
-    return make
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory whose `ca` holds both passphrases; copied for each test, never used itself."""
+    state = tmp_path_factory.mktemp("founded") / "state"
+    state.mkdir(mode=0o700)
+    create(
+        state / "ca",
+        trust_domain="mesh.internal",
+        dns_suffixes=[".internal", "mesh.internal"],
+        hosts=["localhost", "127.0.0.1"],
+        passphrases=SECRETS,
+        now=NOW,
+        unattended=["root", "issuing"],
+        cost=CHEAP,
+    )
+    return state
 
 
 @pytest.fixture
-def state(make_ca: Callable[[], Path]) -> Path:
-    return make_ca()
+def state(founded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(founded, tmp_path / "state")
 
 
 @pytest.fixture
