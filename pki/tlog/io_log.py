@@ -92,18 +92,18 @@ class LogWriter:
             raise LogInconsistent("fork", f"the key is of the log {signer.verifier.name!r}, not of {origin!r}")
         private_directory(directory)
         lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        writer = None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cls(directory, signer, head_copy, lock)
+            writer = cls(directory, signer, head_copy, lock)
         except BlockingIOError as exc:
-            os.close(lock)
             raise LogLocked(f"{directory}: another process writes this log") from exc
         except OSError as exc:
-            os.close(lock)
             raise LogUnwritable(f"{directory}: {exc.strerror}") from exc
-        except BaseException:
-            os.close(lock)
-            raise
+        finally:
+            if writer is None:
+                os.close(lock)
+        return writer
 
     def append(self, entries: Sequence[bytes]) -> int:
         """Add entries (≤ 65,535 bytes each) as one frame, all or none; → index of the first.

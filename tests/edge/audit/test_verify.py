@@ -178,6 +178,25 @@ def test_changed_write_ahead_file_is_found(log: Path, place: int) -> None:
     assert _finding(verify(log, KEY)) == ("write-ahead", SIZE)
 
 
+def test_log_of_more_than_one_full_level_1_tile_is_good_and_its_damage_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    _grow(log, [b"%d" % number for number in range(65_536 + 300)])
+    assert verify(log, KEY).ok
+    raw = (log / "tile/1/000").read_bytes()
+    (log / "tile/1/000").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert _finding(verify(log, KEY)) == ("tile", 0)
+
+
+def test_older_checkpoint_over_a_grown_log_is_good_by_the_full_tiles(log: Path) -> None:
+    old = (log / "checkpoint").read_bytes()
+    _grow(log, [b"more"] * 300)
+    (log / "checkpoint").write_bytes(old)
+    assert verify(log, KEY) == Report(True, SIZE, unpublished=300)
+    path = log / "tile/entries/002"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert _finding(verify(log, KEY))[0] in {"edit", "truncation", "deletion", "insertion"}
+
+
 def test_copy_without_the_writer_s_own_files_is_good(log: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(log, copy)

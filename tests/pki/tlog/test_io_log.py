@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -385,6 +386,72 @@ def test_disk_that_takes_no_tile_breaks_the_writer_and_loses_no_entry(log: Log) 
         writer.append([b"more"])
     (log.directory / "tile/0/000.p/15").rmdir()
     assert (log.open().size, log.writers[-1].publish().size) == (15, 15)
+
+
+def test_full_disk_adds_nothing_of_a_batch_and_the_next_one_takes_its_place(log: Log) -> None:
+    writer = log.filled(10)
+    used = _live_end(log)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100, limits[1]))
+    try:
+        for _ in range(2):  # the first write is cut short; with nothing left at all the second kind is an error
+            with pytest.raises(LogUnwritable):
+                writer.append([b"x" * 200])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (used, limits[1]))
+        with pytest.raises(LogUnwritable):
+            writer.append([b"x" * 200])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (writer.size, writer.append(entries(10, 1))) == (10, 10)
+    assert log.open().size == 11
+
+
+def test_turn_without_room_is_put_off(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_segments, "TURN_BYTES", 10)
+    writer = log.open()
+    (writer_segments, live) = (LogReader(log.directory).segments, _live(log))
+    writer.append([b"x" * 3000])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3050, limits[1]))
+    try:
+        writer.publish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [place for place, segment in enumerate(writer_segments()) if segment] == [live]
+    writer.append([b"y"])
+    assert (writer.publish().size, log.open().size) == (2, 2)
+
+
+def test_open_on_a_disk_that_refuses_is_unwritable(log: Log) -> None:
+    log.filled(10)
+    log.close()
+    (log.directory / wal.NAMES[1 - _live(log)]).unlink()
+    (log.directory / wal.NAMES[1 - _live(log)]).symlink_to("elsewhere")
+    with pytest.raises(LogUnwritable):
+        log.open()
+
+
+def test_head_behind_the_write_ahead_files_of_an_unlinked_past_is_read_from_tiles(log: Log) -> None:
+    log.filled(10)
+    log.close()
+    first = {name: (log.directory / name).read_bytes() for name in wal.NAMES}
+    for name in wal.NAMES:
+        (log.directory / name).unlink()
+    writer = log.open()
+    writer.append(entries(10, 5))
+    writer.publish()
+    log.close()
+    live = _live(log)
+    older = next(raw for raw in first.values() if raw)
+    # An old segment of 10 entries comes back beside the live one, which starts at 10: they follow each other.
+    (log.directory / wal.NAMES[1 - live]).write_bytes(older)
+    assert log.open().size == 15
+    log.close()
+    # Alone it does not reach the head; the tiles do.
+    for name in wal.NAMES:
+        (log.directory / name).write_bytes(b"")
+    (log.directory / wal.NAMES[0]).write_bytes(older)
+    assert log.open().size == 15
 
 
 # -- the signing key ---------------------------------------------------------------------------------

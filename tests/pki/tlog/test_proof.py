@@ -71,6 +71,8 @@ def test_proof_with_another_index_is_refused(index: int) -> None:
         RAW[:-1],
         RAW.replace(b"index 2", b"index 2\n" + b"\n".join([b"A" * 43 + b"="] * 64)),
         RAW.replace("—".encode(), b"\xff"),
+        RAW.replace(b"extra ", b"extra " + b"A" * (1 << 16)),
+        RAW + b"x" * ((1 << 16) + 1) + b"\n\n",
         RAW.replace(b"index 2", "index ٢".encode()),
         b"x" * (proof.MAX_PROOF_BYTES + 1),
     ],
