@@ -106,6 +106,19 @@ def _conditions(route: Route) -> int:
     return len(route.headers) + len(route.query)
 
 
+def in_order(routes: Iterable[Route]) -> list[Route]:
+    """Most specific first: any request is decided by the first route of this list that matches it."""
+    return sorted(routes, key=_rank)
+
+
+def _rank(route: Route) -> tuple[tuple[tuple[int, str], ...], int, bool]:
+    segments = tuple(
+        (0, segment) if isinstance(segment, str) else (1 if segment is Wildcard.ONE else 2, "")
+        for segment in shape(route.pattern)
+    )
+    return segments, -_conditions(route), not route.hosts
+
+
 def overlaps(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
     """Pairs (earlier, later) that some request matches both of, with nothing in the order to tell which one decides."""
     by_shape: dict[tuple[str | Wildcard, ...], list[Route]] = {}

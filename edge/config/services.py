@@ -1,0 +1,93 @@
+"""services.yaml → grants: who may serve what.
+
+A grant gives a name in the mesh and nothing else gives one: a service that is not here has no identity the gateway would
+forward to, whatever certificate it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.config.edge_file import parse_host
+from edge.config.policy_files import METHODS, ServiceShape
+from edge.config.shape import fit
+from edge.config.tables import Table
+from edge.errors import Fault
+from edge.model.route import PathPattern
+from edge.registry.grant import Grant
+from edge.routing.pattern import parse
+from pki.spiffe import SpiffeId, is_name
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """What edge.yaml says that the tables build on. Stand-ins when edge.yaml itself is wrong (the faults say so)."""
+
+    trust_domain: str
+    hosts: tuple[str, ...] | None
+    """Of the public listener, canonical; None when not known: nothing is held against it then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """The grants that could be read."""
+
+    sound: dict[str, Grant]
+    names: frozenset[str]
+    """Also of entries with a fault."""
+    is_whole: bool
+    """Every name of the file is in `names`."""
+
+
+def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
+    """One grant for each entry without a fault."""
+    sound: dict[str, Grant] = {}
+    for way in table.ways:
+        name = str(way[-1])
+        if not is_name(name):
+            message = "expected a service name of a-z, 0-9 and inner hyphens, at most 63"
+            faults.append(table.document.fault(way, "wrong-value", message, "rename it, such as orders", at_key=True))
+            continue
+        shape = fit(ServiceShape, table.document, way, faults)
+        if shape is None:
+            continue
+        hosts = canonical_hosts(shape.hosts)
+        unserved = unserved_host(hosts, mesh)
+        if unserved is not None:
+            faults.append(
+                table.document.fault((*way, "hosts", unserved), "unknown-host", *unknown_host(hosts[unserved]))
+            )
+            continue
+        sound[name] = Grant(
+            service=name,
+            spiffe_id=str(SpiffeId.of(mesh.trust_domain, "svc", name)),
+            may_serve=tuple(pattern(text) for text in shape.may_serve),
+            hosts=hosts or mesh.hosts or (),
+            methods=shape.methods or METHODS,
+            dns=shape.dns if shape.dns is not None else (f"{name}.internal",),
+        )
+    return Grants(sound, frozenset(str(way[-1]) for way in table.ways), table.is_whole)
+
+
+def pattern(text: str) -> PathPattern:
+    """A pattern that its shape has already judged."""
+    parsed = parse(text)
+    assert isinstance(parsed, PathPattern), text
+    return parsed
+
+
+def canonical_hosts(hosts: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Hosts that their shape has judged, in the spelling of requests, each once."""
+    return tuple(dict.fromkeys(found for host in hosts or () if (found := parse_host(host)) is not None))
+
+
+def unserved_host(hosts: tuple[str, ...], mesh: Mesh) -> int | None:
+    """The index of the first host that the public listener does not answer for."""
+    if mesh.hosts is None:
+        return None
+    return next((at for at, host in enumerate(hosts) if host not in mesh.hosts), None)
+
+
+def unknown_host(host: str) -> tuple[str, str]:
+    """(message, remedy)."""
+    return f"the public listener does not answer for {host}", "correct it, or add it to listeners.public.hosts"
