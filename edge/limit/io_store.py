@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
@@ -32,6 +33,8 @@ _MAX_BATCH = 64
 """Groups in one call: the store serves nobody else meanwhile (about 4 µs each)."""
 _PROBE_S = 0.2
 _BEAT_NS = 2_000_000_000
+_RENEW_S = 0.02
+"""Renewals of this time go together: a batch of 20 costs little more than one question."""
 REPLICA_LIFE_MS = 10_000
 """A replica that was not heard for this long counts no more."""
 _REPLICAS_KEY = "{edge:limit}:replicas"
@@ -43,10 +46,12 @@ _SHA = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for
 class _Flight:
     """A ticket under way, and the requests that wait for its answer, each with its own future: one may be cancelled."""
 
-    __slots__ = ("ticket", "waiters")
+    __slots__ = ("is_renewal", "ticket", "waiters")
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, *, is_renewal: bool = False) -> None:
         self.ticket = ticket
+        self.is_renewal = is_renewal
+        """Asked although nobody waits: for the next window of a lease that was used in the last one."""
         self.waiters: list[asyncio.Future[bool]] = []
 
     def land(self, *, is_answered: bool) -> None:
@@ -78,6 +83,9 @@ class LeaseStore:
         self._probe: asyncio.Task[None] | None = None
         self._mark = 0
         self._is_closed = False
+        # Leases in the order in which their windows began, to be renewed when they end; each stands here once a grant.
+        self._aging: deque[tuple[int, Lease]] = deque(maxlen=_MAX_LEASES)
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def healthy(self) -> bool:
@@ -118,6 +126,8 @@ class LeaseStore:
     async def close(self) -> None:
         """Stop; whatever still waits gets `StoreUnavailable`. Units in hand end with their windows."""
         self._is_closed = self.is_down = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         tasks = [task for task in (self._pump, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -152,7 +162,7 @@ class LeaseStore:
             while self._gathering:
                 lots = list(islice(self._gathering, _MAX_BATCH))
                 batch = [self._gathering.pop(lot) for lot in lots]
-                await self._send([flight for flight in batch if flight.ticket.present])
+                await self._send([flight for flight in batch if flight.ticket.present or flight.is_renewal])
                 if self._beaten_ns is None or time.monotonic_ns() - self._beaten_ns > _BEAT_NS:
                     await self.beat()
         finally:
@@ -175,7 +185,8 @@ class LeaseStore:
         self._mark += 1
         mark = self._mark
         sent_ns = time.monotonic_ns()
-        groups = [(flight.ticket.present, flight.ticket.questions(sent_ns, self.replicas)) for flight in batch]
+        present = [flight.ticket.present for flight in batch]
+        groups = [(max(1, n), f.ticket.questions(sent_ns, self.replicas)) for n, f in zip(present, batch, strict=True)]
         try:
             reply = await self._take(mark, groups)
         except _FAILURES as exc:
@@ -186,9 +197,39 @@ class LeaseStore:
                 await self._fall("the answer does not fit the question")
         for index, flight in enumerate(batch):
             if reply is not None:
-                flight.ticket.settle(reply[index], groups[index][0], sent_ns)
+                flight.ticket.settle(reply[index], present[index], sent_ns)
                 self._was_reached = True
+                self._watch(flight.ticket)
             flight.land(is_answered=reply is not None)
+
+    def _watch(self, ticket: Ticket) -> None:
+        """Remember when the windows of these leases end, as far as units were granted ahead in them."""
+        for lease in ticket.leases:
+            if lease.limit.strategy == "fixed-window" and lease.units:
+                self._aging.append((lease.reset_ns, lease))
+        if self._aging and self._alarm is None and not self._is_closed:
+            self._alarm = asyncio.get_running_loop().call_later(_RENEW_S, self._renew)
+
+    def _renew(self) -> None:
+        """Ask, in one batch, for the next window of all leases whose window just ended and that were used in it.
+
+        Else each of them would make its next request wait: with a window of a second, that is most of all requests.
+        """
+        self._alarm = None
+        if self.is_down or self._is_closed:
+            self._aging.clear()
+            return
+        now_ns = time.monotonic_ns()
+        while self._aging and self._aging[0][0] <= now_ns:
+            reset_ns, lease = self._aging.popleft()
+            lots = (lease,)
+            if lease.reset_ns == reset_ns and lease.is_worth_renewing(now_ns) and lots not in self._gathering:
+                self._gathering[lots] = _Flight(Ticket(lots), is_renewal=True)
+        if self._gathering and self._pump is None:
+            self._pump = asyncio.create_task(self._send_all())
+        if self._aging:
+            wait_s = max(_RENEW_S, (self._aging[0][0] - now_ns) / 1_000_000_000)
+            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._renew)
 
     async def _take(self, mark: int, groups: Sequence[tuple[int, tuple[Question, ...]]]) -> list[list[Answer]] | None:
         keys, args = arguments(mark, groups)

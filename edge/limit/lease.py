@@ -105,6 +105,20 @@ class Lease:
         """Whether a unit can be taken now. A local share ends when the store is back."""
         return self.units > 0 and now_ns < self.dies_ns and (is_store_down or not self.is_local)
 
+    def is_worth_renewing(self, now_ns: int) -> bool:
+        """Whether units for the next window may be fetched before anybody waits: those of the last one were used.
+
+        Fixed windows only (rolling ones grant a little every now and then), and only what is leased ahead anyway.
+        """
+        return (
+            self.limit.strategy == "fixed-window"
+            and self.refill is None
+            and not self.is_local
+            and self._drawn > self.units
+            and self.refused_ns <= now_ns
+            and now_ns >= self.dies_ns
+        )
+
     def question(self, ticket: Ticket, now_ns: int, replicas: int) -> Question:
         """Size the next grant after what was used of the last, and forget what is held.
 
