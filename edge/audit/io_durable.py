@@ -21,7 +21,10 @@ ACK_TIMEOUT_S = 5.0
 class Durability:
     """Waits on one ring. Owned by the worker's shell; `close` comes before the ring's."""
 
-    def __init__(self, ring: Ring, nudge: Nudge, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, ring: Ring, nudge: Nudge, loop: asyncio.AbstractEventLoop, *, ack_timeout_s: float = ACK_TIMEOUT_S
+    ) -> None:
+        self._ack_timeout_s = ack_timeout_s
         self._ring = ring
         self._nudge = nudge
         self._loop = loop
@@ -87,9 +90,9 @@ class Durability:
         if self._ring.is_acked(completion):  # acknowledged between the two looks
             self._on_ack()
         try:
-            await asyncio.wait_for(future, ACK_TIMEOUT_S)
+            await asyncio.wait_for(future, self._ack_timeout_s)
         except TimeoutError as exc:
-            raise NotRecordable("not-durable", f"no ack in {ACK_TIMEOUT_S} s") from exc
+            raise NotRecordable("not-durable", f"no ack in {self._ack_timeout_s} s") from exc
 
     def _on_ack(self) -> None:
         self._nudge.clear()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SUMMARIES_PER_FLUSH = 256
 CACHE_ENTRIES = 8192
+CACHED_CHARACTERS = 256
 
 _ALLOWED = '"event.type":["access","allowed"],"policy.version":"'
 _DENIED = '"event.type":["access","denied"],"policy.version":"'
@@ -312,8 +313,8 @@ class Recorder:
 
     def _path(self, path: str) -> str:
         if self._hash_paths:
-            return _keep(self._paths, path, f'"url.path_hash":"{pseudonym(self._key, "path", path, size=8)}",')
-        return _keep(self._paths, path, f'"url.path":{text(path, CAP_PATH)},')
+            return _keep_short(self._paths, path, f'"url.path_hash":"{pseudonym(self._key, "path", path, size=8)}",')
+        return _keep_short(self._paths, path, f'"url.path":{text(path, CAP_PATH)},')
 
     def _route(self, route: Route) -> str:
         return _keep(
@@ -341,7 +342,7 @@ class Recorder:
         )
 
     def _word(self, value: str) -> str:
-        return self._words.get(value) or _keep(self._words, value, text(value))
+        return self._words.get(value) or _keep_short(self._words, value, text(value))
 
     def _shortened(self, decision_id: str, clock: str, digits: str, head: str) -> bytes:
         """A prefix with what is needed to find the request elsewhere; only absurd names in the files lead here."""
@@ -368,3 +369,8 @@ def _keep(cache: dict[_K, str], key: _K, fragment: str) -> str:
         cache.clear()
     cache[key] = fragment
     return fragment
+
+
+def _keep_short(cache: dict[str, str], key: str, fragment: str) -> str:
+    """As `_keep`, but what strangers make long is made again each time rather than kept."""
+    return _keep(cache, key, fragment) if len(key) <= CACHED_CHARACTERS else fragment

@@ -118,3 +118,26 @@ async def test_stopping_worker_tells_those_who_wait(desk: Desk) -> None:
     desk.durability.close()
     with pytest.raises(NotRecordable, match="the worker stops"):
         await wait
+
+
+@pytest.mark.asyncio
+async def test_stopping_worker_tells_those_whose_slot_is_not_synced_yet(desk: Desk) -> None:
+    need = desk.recorder.synced(0)
+    assert need is not None
+    wait = asyncio.ensure_future(need.fetch())
+    await asyncio.sleep(0)
+    desk.durability.close()
+    with pytest.raises(NotRecordable, match="the worker stops"):
+        await wait
+
+
+@pytest.mark.asyncio
+async def test_silence_of_the_notary_ends_the_wait(desk: Desk) -> None:
+    desk.durability.close()
+    desk.durability = Durability(desk.ring, Nudge(desk.ours), asyncio.get_running_loop(), ack_timeout_s=0.01)
+    need = desk.durability.acked(desk.recorder.event("config.reload", {}))
+    with pytest.raises(NotRecordable, match="no ack in"):
+        await need.fetch()
+    desk.acknowledge()
+    await asyncio.sleep(0.001)
+    await need.fetch()

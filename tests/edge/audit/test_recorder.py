@@ -268,9 +268,22 @@ def test_longest_names_from_outside_still_fit(tmp_path: Path) -> None:
     desk.recorder.complete(
         slot, status=599, reason=long, rule=long, bytes_in=10**15, bytes_out=10**15, duration_ns=10**18, upstream=facts
     )
-    assert desk.refuse(asked=request(long, long, long), principal=far, reason=long) is not None
+    desk.recorder.refuse(
+        "id2",
+        request(long, long, long),
+        close,
+        principal=far,
+        match=RouteMatch(ROUTE, {}),
+        status=403,
+        reason=long,
+        rule=long,
+        bundle_hash=HASH,
+        started_ns=WALL,
+        duration_ns=1,
+        policies=names,
+    )
     admitted, refused = desk.leaves()
-    assert admitted["record.truncated"] is True
+    assert (admitted["record.truncated"], refused["record.truncated"]) == (True, True)
     assert (admitted["event.id"], admitted["policy.version"], refused["event.id"]) == ("i" * 32, HASH, "id2")
     assert MAX_PREFIX + MAX_SUFFIX + 40 <= 4096
     desk.close()
