@@ -7,8 +7,8 @@
 
 Order of a publication, and what a crash behind each step leaves:
 1. the write-ahead file is synced: a head is never signed over entries that a power cut could take back. Crash: nothing.
-2. full and partial tiles and bundles are written, not synced (see `io_segments`). Crash: unsigned files that the next
-   publication writes again, byte for byte.
+2. tiles and bundles are written, not synced (see `io_segments`); the full ones were written when they became full.
+   Crash: unsigned files that are written again, byte for byte.
 3. the head is signed and put in the second place, synced. Crash: the next open finds the remembered head one ahead of the
    checkpoint, reproduces its root, and completes step 4. After a power cut it also makes the tiles anew.
 4. the checkpoint. Crash: nothing to repair.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pki.io_files import private_directory, read_private, sync_directory, write_private
@@ -72,7 +73,8 @@ class LogWriter:
         self._head_copy = head_copy
         self._lock = lock
         self._known_directories = {str(directory)}
-        self._written: set[str] = set()  # tiles of the present head: a higher level's often stays the same
+        self._full: list[str] = []  # full tiles and bundles written since the head was signed
+        self._partial: set[str] = set()  # partial ones of the head: those of higher levels often stay the same
         self._broken = False
         self.repaired: tuple[str, ...] = ()  # files of the head that the last open had to write again
         self.head, self._tail, self._segments = self._recover()
@@ -122,6 +124,9 @@ class LogWriter:
         self._segments.append(first, hashes, joined)
         self._tail.extend(hashes, pieces, joined)
         self.size = first + len(hashes)
+        if self._tail.full_files():
+            with suppress(OSError):  # they stay queued: the publication that needs them says what is wrong
+                self._write_full()
         return first
 
     def sync(self) -> None:
@@ -148,14 +153,13 @@ class LogWriter:
             return self.head
         self.sync()
         head = checkpoint.seal(self.head.origin, self.size, self._tail.root(), self._signer)
-        full = self._tail.full_files()
         try:
-            self._write_tiles({**full, **self._tail.partial_files()})
+            self._write_full()
+            self._write_partial()
             _replace(self._head_copy, head.raw_note)
             _replace(self._directory / CHECKPOINT, head.raw_note)
             self.head = head
-            self._remove_replaced(full)
-            self._tail.forget_full()
+            self._remove_replaced()
             self._segments.turn(self._tail)
         except OSError as exc:
             self._broken = True
@@ -197,10 +201,12 @@ class LogWriter:
         if raw_key is None:
             _replace(self._directory / VERIFIER_KEY, f"{verifier}\n".encode())
         self.repaired = tuple(path for path, content in found.files.items() if self._reader.read(path) != content)
-        self._write_tiles({path: found.files[path] for path in self.repaired})
+        for path in self.repaired:
+            self._write_tile(path, found.files[path])
         if raw_stored != head.raw_note:
             _replace(self._directory / CHECKPOINT, head.raw_note)
-        self._remove_replaced(found.files)
+        self._full = [path for path in found.files if ".p/" not in path]
+        self._remove_replaced()
         segments = Segments(self._directory)
         if found.live is None or found.segment is None:
             segments.begin(found.tail)
@@ -220,18 +226,27 @@ class LogWriter:
         _replace(self._head_copy, head.raw_note)
         return head
 
-    def _write_tiles(self, files: dict[str, bytes]) -> None:
-        for name, content in files.items():
-            if name in self._written:
-                continue
-            path = f"{self._directory}/{name}"
-            self._make_parent(path)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(descriptor, content)
-            finally:
-                os.close(descriptor)
-        self._written = {*files}
+    def _write_full(self) -> None:
+        """Write full tiles as they come, not all at the publication: no memory for a second's worth, and no stall."""
+        for name, content in self._tail.full_files().items():
+            self._write_tile(name, content)
+            self._full.append(name)
+        self._tail.forget_full()
+
+    def _write_partial(self) -> None:
+        files = self._tail.partial_files()
+        for name in files.keys() - self._partial:
+            self._write_tile(name, files[name])
+        self._partial = {*files}
+
+    def _write_tile(self, name: str, content: bytes) -> None:
+        path = f"{self._directory}/{name}"
+        self._make_parent(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, content)
+        finally:
+            os.close(descriptor)
 
     def _make_parent(self, path: str) -> None:
         parent = path[: path.rindex("/")]
@@ -239,17 +254,16 @@ class LogWriter:
             os.makedirs(parent, 0o700, exist_ok=True)
             self._known_directories.add(parent)
 
-    def _remove_replaced(self, files: dict[str, bytes]) -> None:
-        """Delete the partial tiles of those files that are full and published (C2SP tlog-tiles: MAY)."""
-        for name in files:
-            if ".p/" in name:
-                continue
+    def _remove_replaced(self) -> None:
+        """Delete the partial forms of what is full and published now (C2SP tlog-tiles: MAY)."""
+        for name in self._full:
             partials = f"{self._directory}/{name}.p"
-            if partials in self._known_directories or os.path.isdir(partials):
+            if os.path.isdir(partials):
                 for width in os.listdir(partials):
                     os.unlink(f"{partials}/{width}")
                 os.rmdir(partials)
                 self._known_directories.discard(partials)
+        self._full = []
 
     def _check_usable(self) -> None:
         if self._broken:

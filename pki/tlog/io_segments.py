@@ -58,7 +58,7 @@ class Segments:
         if os.fstat(other).st_size > _KEEP_BYTES:
             os.ftruncate(other, 0)
         start = wal.open_segment(tail.size, tail.root(), tail.snapshot())
-        self._write(other, (start,), 0)
+        self._write(other, (start, wal.END), 0)
         os.fdatasync(other)
         self._live, self._end, self._check, self._synced = 1 - self._live, len(start), wal.first_check(start), True
 
@@ -69,7 +69,8 @@ class Segments:
             LogUnwritable: the disk refused; the next frame takes the same place.
         """
         prefix = wal.frame_prefix(self._check, first, hashes, len(joined))
-        self._end += self._write(self._descriptors[self._live], (prefix, joined), self._end)
+        self._write(self._descriptors[self._live], (prefix, joined, wal.END), self._end)
+        self._end += len(prefix) + len(joined)
         self._check = prefix[-wal.CHECK_BYTES :]
         self._synced = False
 
@@ -112,15 +113,16 @@ class Segments:
             os.close(descriptor)
         self._descriptors = []
 
-    def _write(self, descriptor: int, parts: Sequence[bytes], offset: int) -> int:
-        length = sum(map(len, parts))
+    def _write(self, descriptor: int, parts: Sequence[bytes], offset: int) -> None:
+        written, length, reason = 0, sum(map(len, parts)), "disk full"
         try:
             written = os.pwritev(descriptor, parts, offset)
         except OSError as exc:
-            raise LogUnwritable(f"{self._directory}: write-ahead file: {exc.strerror}") from exc
-        if written != length:  # the disk is full; a cut-off frame is never valid
-            raise LogUnwritable(f"{self._directory}: write-ahead file: {written} of {length} bytes written")
-        return length
+            reason = str(exc.strerror)
+        if written != length:
+            if written:  # what was written must not count, should it happen to be whole but for its end
+                os.pwrite(descriptor, wal.END[:written], offset)
+            raise LogUnwritable(f"{self._directory}: write-ahead file: {written} of {length} bytes written: {reason}")
 
 
 class _Turn:

@@ -6,6 +6,7 @@ A segment is a snapshot of the tree's growing edge, and then one frame per appen
               snapshot (`tail.Tail.snapshot`)
     frame     length of the entries uint32 · number of entries uint32 · index of the first uint64 · check 16 bytes
               entries, as in an entry bundle
+    end       32 zero bytes, overwritten by the next frame
 
 A segment's check is SHA-256 over its other bytes, cut; a frame's is SHA-256(check before it ‖ its 16 bytes ‖ its leaf
 hashes), cut. So a frame is valid only whole, at its place, after its predecessors, in this very segment. That lets the
@@ -34,6 +35,7 @@ _segment = Struct(">8sQ32sI")
 _frame = Struct(">IIQ")
 _SEGMENT_BYTES = _segment.size + CHECK_BYTES
 _FRAME_BYTES = _frame.size + CHECK_BYTES
+END = bytes(_FRAME_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,11 @@ def scan(raw: bytes) -> Segment | None:
 def is_damaged(raw: bytes) -> bool:
     """Does the file hold something that was a segment or its next frame, and is not valid now?
 
-    A frame left over from an older segment has a smaller index, an empty or retired file starts with zeros; anything else
-    behind the last valid frame was torn, or changed by somebody.
+    Behind the last valid frame stand zeros, or nothing; anything else was torn, or changed by somebody.
     """
     segment = scan(raw)
-    if segment is None:
-        return raw[: len(MAGIC)].strip(b"\x00") != b""
-    if segment.end + _FRAME_BYTES > len(raw):
-        return False
-    _, count, first = _frame.unpack_from(raw, segment.end)
-    return bool(count) and first >= segment.next_index
+    behind = raw[: len(MAGIC)] if segment is None else raw[segment.end : segment.end + _FRAME_BYTES]
+    return behind.strip(b"\x00") != b""
 
 
 def _scan_frame(raw: bytes, position: int, check: bytes, expected: int) -> tuple[Frame, int, bytes] | None:

@@ -102,3 +102,14 @@ def test_tail_prints_the_last_entries_oldest_first(log: Path) -> None:
 def test_tail_of_an_empty_log_prints_nothing(tmp_path: Path) -> None:
     _grow(tmp_path / "log", [])
     assert _run("tail", tmp_path / "log") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("state: elsewhere\n", "elsewhere/log"), ("trust_domain: a\n", "state/log")]
+)
+def test_log_is_found_through_edge_yaml(tmp_path: Path, text: str, place: str) -> None:
+    (tmp_path / "edge.yaml").write_text(text)
+    (tmp_path / place).parent.mkdir()
+    _grow(tmp_path / place, [b"{}"] * 3)
+    assert _run("verify", "-c", tmp_path / "edge.yaml")[1].startswith("ok: 3 entries")
+    assert len(_run("tail", "-c", tmp_path / "edge.yaml")[1].splitlines()) == 3

@@ -73,6 +73,15 @@ def test_no_segment_in_an_empty_or_retired_file(raw: bytes) -> None:
     assert wal.scan(raw) is None
 
 
+def test_torn_or_changed_frame_is_told_from_a_normal_end() -> None:
+    ended = FILE + wal.END
+    for good in (b"", bytes(80), FILE, ended, ended + b"left over from an older segment", FILE + bytes(5)):
+        assert not wal.is_damaged(good)
+    for place in (0, 20, 60, 75, 90, len(FILE) - 1, len(FILE) + 5):
+        assert wal.is_damaged(ended[:place] + b"\x9f" + ended[place + 1 :])
+    assert wal.is_damaged(FILE[:-1])
+
+
 def test_frame_of_no_entries_is_not_a_frame() -> None:
     start = wal.open_segment(0, ROOT, b"")
     raw = start + wal.frame_prefix(wal.first_check(start), 0, [], 0)
