@@ -4,7 +4,7 @@ Progress on stderr in five short steps, the result on stdout. Exit codes: 0 issu
 2 usage, 3 refused by policy, 4 the authority is locked, unsafe or missing, 5 would overwrite, 6 bad signing request,
 7 could not be recorded (nothing was handed out), 8 the self-check failed (revoked), 70 a bug.
 
-argparse and not typer: this runs in loops and hooks, and typer alone takes as long as everything else here.
+argparse, because the usage and the exit codes are those of a script of its own, not of `edge`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge.cli.locate import locate
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
+    except typer.Exit as left:  # `locate` has said what is missing
+        return left.exit_code
     except Exception as error:  # the end of this program's line: every outcome has its exit code
         for kind, code in _EXITS:
             if isinstance(error, kind):
@@ -176,7 +179,7 @@ def _lines_to_add(file: str, name: str) -> str:
 
 def _key(arguments: argparse.Namespace, wanted: _Wanted) -> tuple[ec.EllipticCurvePublicKey, bytes | None]:
     if arguments.csr is None:
-        private = make_ec(arguments.key_type)
+        private = make_ec(arguments.key_type or "p256")
         return private.public_key(), private_pem(private)
     try:
         pem = arguments.csr.read_bytes()
@@ -209,7 +212,8 @@ def _is_fresh(wanted: _Wanted, now: datetime) -> bool:
 def _routes(policy: IssuingPolicy, wanted: _Wanted) -> str:
     if wanted.role != "svc":
         return ""
-    return f"  (routes: {', '.join(policy.grants[wanted.spiffe_id.name].may_serve)})"
+    served = policy.grants[wanted.spiffe_id.name].may_serve
+    return f"  (routes: {', '.join(pattern.text for pattern in served)})"
 
 
 def _make_parents(state: Path, target: Path) -> None:
@@ -250,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ttl", type=_life, default=timedelta(hours=24), metavar="24h", help="life, 5m to 7d")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--csr", type=Path, metavar="FILE", help="certify the key of this PEM request instead")
-    source.add_argument("--key-type", choices=list(CURVES), default="p256")
+    source.add_argument("--key-type", choices=list(CURVES), help="default: p256")
     add("--out", type=Path, metavar="DIR", help="default: state/issued/SERVICE")
     add("-c", "--config", type=Path, metavar="FILE", help="edge.yaml; default: $EDGE_CONFIG, ./edge.yaml")
     secret = parser.add_mutually_exclusive_group()
