@@ -25,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.errors import UnsafeState
 from edge.serve.children import Backoff, Exit, Nursery
 from edge.serve.reactor import READ, Reactor
 from edge.serve.report import Report
@@ -106,7 +107,12 @@ class NotaryLink:
         self._reactor.after(_STARTS_WITHIN_S, lambda: self._kill_if_silent(pid))
 
     def _run(self, theirs: socket.socket) -> int:
-        self._main(theirs)
+        """In the child. A log that cannot be opened or written is said in one line."""
+        try:
+            self._main(theirs)
+        except UnsafeState as exc:
+            self._report.of("notary").error(str(exc))
+            return 4
         return 0
 
     def _kill_if_silent(self, pid: int) -> None:

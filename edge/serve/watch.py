@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import watchfiles
+from watchfiles._rust_notify import RustNotify
 
 from edge.serve.children import Backoff, Exit, Nursery
 from edge.serve.reactor import READ, Reactor
@@ -22,7 +22,8 @@ _IGNORED = (signal.SIGTERM, signal.SIGINT)
 _QUIET_MS = 40
 """An editor's truncate-write-rename comes in one burst; the edit is served ≤ 1 s after it all the same."""
 _LONGEST_MS = 300
-_FIRST_LOOK_MS = 2000
+_POLL_MS = 300
+"""Where the system gives no notifications and watchfiles looks by itself."""
 
 
 def directories(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -34,29 +35,18 @@ def directories(files: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def run(paths: tuple[Path, ...], pipe: int) -> int:
-    """The watcher's body: a byte into `pipe` for each burst of changes, and one soon after the start.
+    """The watcher's body: a byte into `pipe` when the watch is in place, and one for each burst of changes.
 
-    The first one covers what changed between the supervisor's reading and the moment the watch was in place.
+    The native watch itself, not `watchfiles.watch`: only here is the moment known from which nothing is missed.
     """
-    changes = watchfiles.watch(
-        *paths,
-        watch_filter=None,
-        debounce=_LONGEST_MS,
-        step=_QUIET_MS,
-        rust_timeout=_FIRST_LOOK_MS,
-        yield_on_timeout=True,
-        recursive=False,
-        raise_interrupt=False,
-    )
-    told = False
-    for change in changes:
-        if change or not told:
-            told = True
+    with RustNotify([str(path) for path in paths], False, False, _POLL_MS, False, False) as notify:
+        while True:
             try:
                 os.write(pipe, b"\n")
             except BlockingIOError:
                 pass  # the supervisor has not read the last ones yet; it will look at everything then
-    return 0
+            if notify.watch(_LONGEST_MS, _QUIET_MS, 0, None) in ("signal", "stop"):
+                return 0
 
 
 class Watcher:
@@ -71,6 +61,8 @@ class Watcher:
         self._paths: tuple[Path, ...] = ()
         self._pid: int | None = None
         self._stopping = False
+        self.is_armed = False
+        """From here on no edit is missed: the watch is in place."""
         self._pipe, self._write_end = os.pipe()
         os.set_blocking(self._pipe, False)
         os.set_blocking(self._write_end, False)
@@ -90,6 +82,7 @@ class Watcher:
     def _start(self) -> None:
         if self._stopping:
             return
+        self.is_armed = False
         paths, write_end = self._paths, self._write_end
         self._pid = self._nursery.start(
             "edge-watcher", lambda: run(paths, write_end), self._ended, keep=(write_end,), ignore=_IGNORED
@@ -109,8 +102,9 @@ class Watcher:
             os.read(self._pipe, 4096)
         except BlockingIOError:
             return
+        self.is_armed = True
         if not self._stopping:
-            self._on_change()
+            self._on_change()  # also for the first byte: the files may have changed since they were read
 
     def stop(self) -> None:
         """Kill it: it has no state."""

@@ -15,6 +15,11 @@ from edge.serve.children import Backoff, Exit, Nursery, collect, fork
 from edge.serve.reactor import Reactor
 
 
+def wait_for_a_signal() -> int:
+    signal.pause()
+    return 0
+
+
 def outcome(reactor: Reactor, nursery: Nursery, body: Callable[[], int], keep: tuple[int, ...] = ()) -> int:
     ended: list[Exit] = []
     nursery.start("edge-test", body, lambda exit_, _: ended.append(exit_), keep=keep)
@@ -94,7 +99,7 @@ def test_parents_wakeup_does_not_hear_the_childs_signals(reactor: Reactor, nurse
     before = signal.getsignal(signal.SIGTERM)
     reactor.catch((signal.SIGCHLD, signal.SIGTERM), heard.append)
     ended: list[Exit] = []
-    pid = nursery.start("edge-test", lambda: signal.pause() or 0, lambda exit_, _: ended.append(exit_))
+    pid = nursery.start("edge-test", wait_for_a_signal, lambda exit_, _: ended.append(exit_))
     os.kill(pid, signal.SIGTERM)
     assert reactor.run_until(lambda: bool(heard), 5)
     nursery.reap()
@@ -131,7 +136,7 @@ def test_children_die_with_a_parent_that_is_killed() -> None:
     read_end, write_end = os.pipe()
 
     def middle() -> int:
-        fork("edge-grandchild", lambda: signal.pause() or 0, keep=(write_end,))
+        fork("edge-grandchild", wait_for_a_signal, keep=(write_end,))
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 

@@ -71,7 +71,8 @@ def test_channel_never_blocks_on_a_worker_that_does_not_read() -> None:
         channel = Channel(ours)
         channel.send(Kind.PREPARE, bytes(4 << 20))
         assert not channel.is_flushed
-        decoder, frames = Decoder(8 << 20), []
+        decoder = Decoder(8 << 20)
+        frames: list[tuple[Kind, bytes]] = []
         while not frames:
             frames += decoder.feed(theirs.recv(1 << 20))
             channel.flush()

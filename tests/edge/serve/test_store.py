@@ -97,8 +97,12 @@ def test_damaged_file_is_set_aside(reactor: Reactor, nursery: Nursery, run: RunS
 
 def test_survivor_is_found_by_pid_and_start_time(tmp_path: Path) -> None:
     survivor = subprocess.Popen(["sleep", "60"])
+
+    def collect(_: float) -> None:
+        survivor.poll()
+
     write_pidfile(tmp_path / "pid", survivor.pid)
-    assert reap_survivor(tmp_path / "pid", "sleep", wait=lambda _: survivor.poll() and None)
+    assert reap_survivor(tmp_path / "pid", "sleep", wait=collect)
     assert survivor.wait(5) == -signal.SIGKILL
     assert not (tmp_path / "pid").exists()
 

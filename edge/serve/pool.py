@@ -1,0 +1,238 @@
+"""The supervisor's side of the workers: start, replace, tell, drain.
+
+A worker is forked when the notary drains its ring, never before: a process that listens can decide *and* record.
+"""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edge.audit import io_ring
+from edge.audit.ring import Ring
+from edge.config.sources import Sources
+from edge.errors import EdgeError
+from edge.serve.children import Backoff, Exit, Nursery
+from edge.serve.messages import Channel, FrameError, Kind, Note
+from edge.serve.notary_link import NotaryLink
+from edge.serve.reactor import READ, WRITE, Reactor
+from edge.serve.report import Report
+from edge.serve.run_state import RunState
+
+STARTS_WITHIN_S = 30.0
+"""A worker that does not serve by then hangs and is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a worker is born with; all of it is inherited over the fork, nothing is read again."""
+
+    index: int
+    sources: Sources
+    sockets: Mapping[str, socket.socket]
+    """Listeners by name, bound and perhaps listening already; kept open by the supervisor."""
+    channel: socket.socket
+    ring: Ring
+    nudge: io_ring.Nudge
+    pseudonym_key: bytes
+    run_fd: int
+    """`state/run`; the embedded store is reached through it."""
+    report: Report
+
+
+WorkerMain = Callable[[Boot], int]
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One incarnation."""
+
+    index: int
+    pid: int
+    ring_name: str
+    channel: Channel
+    is_serving: bool = False
+    failure: Note | None = None
+    """Why it could not start, in its own words."""
+
+
+class Pool:
+    """All workers. `on_note(index, kind, note)` and `on_lost(index)` feed the reload; `current()` gives what to serve."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        nursery: Nursery,
+        notary: NotaryLink,
+        run: RunState,
+        report: Report,
+        *,
+        listeners: Mapping[str, Sequence[socket.socket]],
+        pseudonym_key: bytes,
+        main: WorkerMain,
+        current: Callable[[], Sources],
+        on_note: Callable[[int, Kind, Note], None],
+        on_lost: Callable[[int, Exit], None],
+        on_recovered: Callable[[str, int], None],
+    ) -> None:
+        self._reactor = reactor
+        self._nursery = nursery
+        self._notary = notary
+        self._run = run
+        self._report = report
+        self._listeners = listeners
+        self._pseudonym_key = pseudonym_key
+        self._main = main
+        self._current = current
+        self._on_note = on_note
+        self._on_lost = on_lost
+        self._on_recovered = on_recovered
+        self._workers: dict[int, Worker] = {}  # by index; owner: the supervisor's one thread
+        self._backoff: dict[int, Backoff] = {}
+        self._draining = False
+        self.first_failure: Note | None = None
+        """Set when a worker ended without ever serving; decides the fate of a first start."""
+
+    def start(self, index: int) -> None:
+        """Make a ring, have it attached, then fork."""
+        if self._draining:
+            return
+        name = f"worker{index}-{secrets.token_hex(4)}"
+        ours, notarys = socket.socketpair()
+        nudge = io_ring.Nudge(ours)
+        try:
+            ring = Ring.create(io_ring.ring_path(self._run.rings, name), name, nudge=nudge)
+        except EdgeError as exc:
+            ours.close()
+            notarys.close()
+            self._report.error("worker cannot start; trying again", cause=str(exc))
+            self._reactor.after(1.0, lambda: self.start(index))
+            return
+        forked = False
+
+        def fork() -> None:
+            nonlocal forked
+            if not forked:  # each successor of the notary attaches again
+                forked = True
+                self._fork(index, name, ring, nudge)
+
+        self._notary.attach(
+            name,
+            ring.mapping.path,
+            notarys,
+            on_attached=fork,
+            on_recovered=lambda unknown: self._on_recovered(name, unknown),
+            on_broken=lambda: self._replace_writer(name),
+        )
+
+    def _fork(self, index: int, name: str, ring: Ring, nudge: io_ring.Nudge) -> None:
+        if self._draining:
+            self._notary.gone(name)
+        else:
+            ours, theirs = socket.socketpair()
+            sockets = {listener: group[index] for listener, group in self._listeners.items()}
+            report, run_fd = self._report.of("worker"), self._run.directory_fd
+            boot = Boot(index, self._current(), sockets, theirs, ring, nudge, self._pseudonym_key, run_fd, report)
+            pid = self._nursery.start(
+                "edge-worker",
+                lambda: self._main(boot),
+                lambda ended, lived_s: self._ended(worker, ended, lived_s),
+                keep={sock.fileno() for sock in (theirs, nudge.socket, *sockets.values())} | {ring.mapping.fd, run_fd},
+            )
+            theirs.close()
+            worker = self._workers[index] = Worker(index, pid, name, Channel(ours))
+            self._reactor.watch(ours.fileno(), READ, lambda events: self._ready(worker, events))
+            self._reactor.after(STARTS_WITHIN_S, lambda: self._kill_if_silent(worker))
+        nudge.socket.close()
+        ring.close()
+
+    def _replace_writer(self, name: str) -> None:
+        for worker in list(self._workers.values()):
+            if worker.ring_name == name:
+                self._nursery.kill(worker.pid)
+
+    def _kill_if_silent(self, worker: Worker) -> None:
+        if not worker.is_serving:
+            self._nursery.kill(worker.pid)
+
+    def _ready(self, worker: Worker, events: int) -> None:
+        if events & WRITE:
+            worker.channel.flush()
+            self._watch(worker)
+        if events & READ:
+            self._receive(worker)
+
+    def _receive(self, worker: Worker) -> None:
+        try:
+            frames = worker.channel.receive()
+        except FrameError as exc:
+            self._report.error("worker replaced: it broke the framing", pid=worker.pid, cause=str(exc))
+            self._nursery.kill(worker.pid)
+            frames = None
+        if frames is None:
+            self._reactor.forget(worker.channel.fileno())  # it ends, or is made to
+            return
+        for kind, note in frames:
+            if kind is Kind.SERVING:
+                worker.is_serving = True
+            elif kind is Kind.FAILED and not worker.is_serving:
+                worker.failure = note
+            self._on_note(worker.index, kind, note)
+
+    def _watch(self, worker: Worker) -> None:
+        events = READ if worker.channel.is_flushed else READ | WRITE
+        self._reactor.watch(worker.channel.fileno(), events, lambda ready: self._ready(worker, ready))
+
+    def _ended(self, worker: Worker, ended: Exit, lived_s: float) -> None:
+        if worker.failure is None and self._workers.get(worker.index) is worker:
+            self._receive(worker)  # what it said last may still lie in the socket
+        self._reactor.forget(worker.channel.fileno())
+        worker.channel.close()
+        del self._workers[worker.index]
+        self._notary.gone(worker.ring_name)
+        if not worker.is_serving and self.first_failure is None:
+            self.first_failure = worker.failure or Note(detail=f"the worker ended by {ended}", exit_code=70)
+        self._on_lost(worker.index, ended)
+        if self._draining:
+            return
+        wait_s = self._backoff.setdefault(worker.index, Backoff()).next_wait_s(lived_s)
+        cause = worker.failure.detail if worker.failure else str(ended)
+        self._report.warning("worker ended; starting another", pid=worker.pid, cause=cause, wait_s=wait_s)
+        self._reactor.after(wait_s, lambda: self.start(worker.index))
+
+    def send(self, index: int, kind: Kind, sources: Sources | None = None) -> None:
+        """Send a frame to one worker, when it lives."""
+        worker = self._workers.get(index)
+        if worker is not None:
+            payload = b"" if sources is None else pickle.dumps(sources, pickle.HIGHEST_PROTOCOL)
+            worker.channel.send(kind, payload)
+            self._watch(worker)
+
+    def serving(self) -> tuple[int, ...]:
+        """Indices of the workers that serve."""
+        return tuple(worker.index for worker in self._workers.values() if worker.is_serving)
+
+    def restart_others(self, indices: Sequence[int]) -> None:
+        """Kill those that took no part in a reload: they were forked with what has just been replaced."""
+        for worker in list(self._workers.values()):
+            if worker.index not in indices:
+                self._nursery.kill(worker.pid)
+
+    def kill(self, indices: Sequence[int] | None = None) -> None:
+        """SIGKILL to some, or all."""
+        for worker in list(self._workers.values()):
+            if indices is None or worker.index in indices:
+                self._nursery.kill(worker.pid)
+
+    def drain(self) -> None:
+        """Let them finish what is in flight; nobody is replaced any more."""
+        self._draining = True
+        for index in list(self._workers):
+            self.send(index, Kind.DRAIN)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._workers

@@ -1,0 +1,248 @@
+"""What one worker serves: listeners, front and the generation of the configuration in force.
+
+prepare   parse and build beside what serves; nothing of it is visible
+commit    swap: the front's gateway, upstream trust, the certificate of new handshakes
+drain     readiness fails, listeners close, idle connections go, requests in flight finish
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from edge import assemble
+from edge.accept.tls import public_context
+from edge.audit.io_recorder import open_recorder
+from edge.config.parse import parse
+from edge.config.settings import Config, PublicListener
+from edge.config.sources import Sources
+from edge.control.app import Facts
+from edge.dataplane import Control, admin_app
+from edge.downstream import Shared, report_to_stderr
+from edge.errors import UnsafeState
+from edge.front import Deadlines, Front, Http1
+from edge.limit.store import StoreSettings
+from edge.pipeline import Gateway
+from edge.serve import sockets
+from edge.serve.admin import Admin
+from edge.serve.outline import digest
+from edge.serve.pool import Boot
+from edge.serve.run_state import unix_address
+from edge.serve.store import SOCKET_NAME
+from edge.timers import Timers
+
+_BACKLOG = 4096
+_KEYS_AT_START_S = 3.0
+_KEYS_AT_RELOAD_S = 0.5
+"""How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
+_SWEEP_S = 0.25
+_FLUSH_S = 1.0
+_KEY_SETS_S = 5.0
+_BEAT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one reading of the files became."""
+
+    digest: str
+    config: Config
+    gateway: Gateway
+    admin: Gateway | None
+    """The admin listener's own routes and policy, when there is one."""
+
+
+class Serving:
+    """Owner of everything a worker has open. One event loop, no locks."""
+
+    def __init__(self, boot: Boot, shared: Shared, generation: Generation, deadlines: Deadlines) -> None:
+        self._boot = boot
+        self._shared = shared
+        self.generation = generation
+        self._prepared: Generation | None = None
+        self._front = Front(generation.gateway, shared, deadlines, Http1)
+        self._server: asyncio.Server | None = None
+        self._admin: Admin | None = None
+        self._timers = Timers(self._timer_failed)
+        self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
+        self._is_draining = False
+
+    @classmethod
+    async def open(cls, boot: Boot) -> Serving:
+        """Build the first generation and listen.
+
+        Raises: ConfigError, UnsafeState, OSError; the worker cannot serve.
+        """
+        loop = asyncio.get_running_loop()
+        config = parse(boot.sources)
+        recorder = open_recorder(boot.ring, config.audit, boot.pseudonym_key, nudge=boot.nudge, loop=loop)
+        store = config.store or StoreSettings(socket_path=unix_address(boot.run_fd, SOCKET_NAME))
+        shared = assemble.open_shared(config, recorder, store, loop, report_to_stderr)
+        deadlines = Deadlines()
+        serving = cls(boot, shared, _generation(boot.sources, config, shared, None), deadlines)
+        assemble.adopt(serving.generation.gateway, shared, None)
+        await serving._prefetch(serving.generation.gateway, _KEYS_AT_START_S)
+        await shared.store.beat()
+        await serving._listen()
+        return serving
+
+    async def _listen(self) -> None:
+        public = self.generation.config.listeners.public
+        self._server = await self._open_public(public)
+        if "admin" in self._boot.sockets:
+            control = Control(
+                gateway=self._admin_gateway,
+                shared=self._shared,
+                is_serving=lambda: self._server is not None,
+                failing=self._failing,
+                status=self._status,
+                routes=self._routes,
+            )
+            self._admin = Admin(admin_app(control), sockets.borrow(self._boot.sockets["admin"]))
+        self._timers.every(_SWEEP_S, "deadlines", self._front.sweep)
+        self._timers.every(_FLUSH_S, "summaries", self._flush)
+        self._timers.every(_KEY_SETS_S, "key sets", self._renew_key_sets)
+        self._timers.every(_BEAT_S, "store", self._shared.store.beat)
+
+    async def _open_public(self, public: PublicListener) -> asyncio.Server:
+        context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts)
+        return await asyncio.get_running_loop().create_server(
+            self._front,
+            sock=sockets.borrow(self._boot.sockets["public"]),
+            ssl=context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=self._front.deadlines.handshake_s,
+        )
+
+    async def prepare(self, sources: Sources) -> str:
+        """Build a generation beside the one that serves; returns its digest. Raises: ConfigError, UnsafeState, OSError."""
+        self._prepared = None
+        config = parse(sources)
+        candidate = _generation(sources, config, self._shared, self.generation.gateway)
+        public = config.listeners.public
+        public_context(
+            public.tls_chain, public.tls_key.reveal(), public.hosts
+        )  # what fails must fail now, not at commit
+        await self._prefetch(candidate.gateway, _KEYS_AT_RELOAD_S)
+        self._prepared = candidate
+        return candidate.digest
+
+    async def commit(self) -> str:
+        """Swap; returns the digest of what serves now. From the first line on every new request sees the new one."""
+        candidate, before = self._prepared, self.generation
+        if candidate is None:
+            return before.digest
+        self._front.gateway = candidate.gateway
+        assemble.adopt(candidate.gateway, self._shared, before.gateway)
+        self.generation, self._prepared = candidate, None
+        public, old = candidate.config.listeners.public, before.config.listeners.public
+        if (public.tls_chain, public.tls_key.reveal(), public.hosts) != (
+            old.tls_chain,
+            old.tls_key.reveal(),
+            old.hosts,
+        ):
+            # A fresh context on the same queue: the supervisor keeps the socket, so nothing that waits there is reset.
+            server, self._server = self._server, await self._open_public(public)
+            if server is not None:
+                server.close()
+        return candidate.digest
+
+    def abort(self) -> None:
+        """Forget what was prepared."""
+        self._prepared = None
+
+    async def drain(self) -> bool:
+        """Finish what is in flight, at most `drain_s`; True when nothing had to be cut. Then close everything."""
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        self._boot.sockets["public"].close()  # the inherited one; the supervisor closes its own
+        self._front.begin_drain()
+        clean = await self._front.drained(self._front.deadlines.drain_s)
+        await self._timers.close()
+        self._shared.recorder.flush_summaries(time.time_ns() + 1_000_000_000)  # also the second that is not over
+        if self._admin is not None:
+            await self._admin.close()
+        for fetch in self._fetches:
+            fetch.cancel()
+        await asyncio.gather(*self._fetches, return_exceptions=True)
+        await assemble.close(self._shared, self.generation.gateway)
+        return clean
+
+    @property
+    def admin_task(self) -> asyncio.Task[None] | None:
+        """Ends only when the admin listener fails."""
+        return self._admin.task if self._admin is not None else None
+
+    async def _prefetch(self, gateway: Gateway, within_s: float) -> None:
+        """Await the key sets a while; what is still under way goes on beside us."""
+        fetch: asyncio.Task[object] = asyncio.get_running_loop().create_task(self._tolerant_prefetch(gateway))
+        self._fetches.add(fetch)
+        fetch.add_done_callback(self._fetches.discard)
+        await asyncio.wait({fetch}, timeout=within_s)
+
+    async def _tolerant_prefetch(self, gateway: Gateway) -> None:
+        for failure in await assemble.prepare(gateway):
+            self._boot.report.warning("an issuer's keys are not there yet; trying again", cause=str(failure))
+
+    async def _renew_key_sets(self) -> None:
+        for failure in await self.generation.gateway.key_sets.refresh_due(time.time_ns()):
+            self._boot.report.warning("an issuer's keys could not be renewed; trying again", cause=str(failure))
+
+    def _flush(self) -> None:
+        self._shared.recorder.flush_summaries(time.time_ns())
+
+    def _timer_failed(self, name: str, exc: Exception) -> None:
+        self._boot.report.error("periodic work failed; trying again", work=name, cause=f"{type(exc).__name__}: {exc}")
+
+    def _admin_gateway(self) -> Gateway:
+        assert self.generation.admin is not None
+        return self.generation.admin
+
+    def _failing(self) -> list[str]:
+        failing = []
+        if self._is_draining:
+            failing.append("draining")
+        if not self._shared.recorder.is_recordable():
+            failing.append("access-log")
+        if self.generation.config.limits and not self._shared.store.healthy:
+            failing.append("store")
+        return failing
+
+    def _status(self) -> Facts:
+        return {
+            "bundle_hash": self.generation.config.bundle_hash,
+            "failing": self._failing(),
+            "connections": len(self._front.connections),
+        }
+
+    def _routes(self) -> list[Facts]:
+        return [
+            {
+                "name": route.name,
+                "hosts": list(route.hosts),
+                "path": route.pattern.text,
+                "methods": list(route.methods),
+                "service": route.upstream.service,
+                "spiffe_id": route.upstream.spiffe_id,
+                "endpoints": [f"{host}:{port}" for host, port in route.upstream.endpoints],
+                "auth": list(route.auth),
+            }
+            for route in self.generation.config.routes
+        ]
+
+
+def _generation(sources: Sources, config: Config, shared: Shared, previous: Gateway | None) -> Generation:
+    """Raises: UnsafeState when the gateway's own certificates are missing."""
+    if config.unissued:
+        raise UnsafeState(f"no certificate yet for {', '.join(config.unissued)} under {config.state / 'identity'}")
+    gateway = assemble.build(config, shared, previous)
+    admin = config.listeners.admin
+    hosts = () if admin is None else _admin_hosts(admin.bind[0])
+    return Generation(digest(sources), config, gateway, assemble.build_admin(gateway, shared, hosts) if hosts else None)
+
+
+def _admin_hosts(address: str) -> tuple[str, ...]:
+    """The names that mean this listener and no other."""
+    return tuple(dict.fromkeys((f"[{address}]" if ":" in address else address, "localhost", "127.0.0.1", "[::1]")))

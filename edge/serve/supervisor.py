@@ -1,0 +1,349 @@
+"""`edge serve`: the process that starts, replaces, reloads and stops the others. No request passes here.
+
+Start, each step only when the one before it holds (so the public socket never listens before decisions can be recorded):
+
+    1 read and judge the files   2 claim state/run   3 the gateway's own certificates   4 bind the sockets
+    5 store   6 notary, and what an earlier run left in its rings   7 worker   8 watcher, control socket, `ready …`
+
+Stop, on SIGTERM or SIGINT (a second one hurries):
+
+    1 sockets closed, workers drain   2 rings recovered   3 log sealed   4 store   5 exit 0
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from edge.audit import io_ring, notary
+from edge.audit.io_recorder import load_pseudonym_key
+from edge.audit.record import Value
+from edge.config.io_load import load
+from edge.config.sources import Sources
+from edge.errors import ConfigError, EdgeError, UnsafeState
+from edge.serve import sockets, worker
+from edge.serve.children import Exit, Nursery, set_limits, set_name
+from edge.serve.control_socket import Answer, ControlSocket, Reply
+from edge.serve.errand import Errand, Failure
+from edge.serve.messages import Kind, Note
+from edge.serve.notary_link import NotaryLink
+from edge.serve.outline import EMBEDDED, Outline, judge, read_verdict, watched_files
+from edge.serve.own_log import OwnLog
+from edge.serve.pool import Pool
+from edge.serve.reactor import Reactor
+from edge.serve.reload import JUDGE_WITHIN_S, Current, Event, Reload
+from edge.serve.renewal import Renewal, Renewed
+from edge.serve.report import Report
+from edge.serve.run_state import RunState
+from edge.serve.store import EmbeddedStore
+from edge.serve.watch import Watcher
+
+_STORE_WITHIN_S = 10.0
+_NOTARY_WITHIN_S = 60.0
+_WORKERS_WITHIN_S = 60.0
+_WATCH_WITHIN_S = 2.0
+_DRAIN_GRACE_S = 1.0
+_RECOVER_WITHIN_S = 10.0
+_SEAL_WITHIN_S = 20.0
+_STORE_LEAVES_WITHIN_S = 2.0
+OPENED = ("public", "admin")
+"""Listeners this version opens; `services` and `enrol` are accepted in the file."""
+
+
+class _Stop(Exception):
+    """A signal asked to stop before everything ran."""
+
+
+class StartFailed(EdgeError):
+    """A child could not start for a reason that another try would not change."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+class Supervisor:
+    """One `edge serve`. Everything here belongs to its one thread."""
+
+    def __init__(self, edge_yaml: Path, report: Report) -> None:
+        self._edge_yaml = edge_yaml
+        self._report = report
+        self._reactor = Reactor()
+        self._nursery = Nursery()
+        self._stops = 0
+        self._renewal = Renewal(self._reactor, self._nursery, report)
+        # Built by the start in this order, taken down by the stop in the reverse one.
+        self._run_state: RunState | None = None
+        self._listeners: dict[str, list[socket.socket]] = {}
+        self._store: EmbeddedStore | None = None
+        self._notary: NotaryLink | None = None
+        self._log: OwnLog | None = None
+        self._pool: Pool | None = None
+        self._reload: Reload | None = None
+        self._watcher: Watcher | None = None
+        self._control: ControlSocket | None = None
+
+    def run(self) -> int:
+        """Serve until told to stop; the result is the exit code (design §7)."""
+        set_name("edge-supervisor")
+        os.umask(0o077)
+        set_limits()
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        self._reactor.catch(signals, self._signalled)
+        try:
+            self._start()
+            self._reactor.run_until(lambda: self._stops > 0)
+            code = 0
+        except _Stop:
+            code = 0
+        except ConfigError as exc:
+            self._report.faults(exc.faults)
+            code = 1
+        except UnsafeState as exc:
+            self._report.error(str(exc))
+            code = 4
+        except StartFailed as exc:
+            self._report.error(str(exc))
+            code = exc.exit_code
+        return self._stop(code)
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._nursery.reap()
+        elif number == signal.SIGHUP:
+            if self._reload is not None:
+                self._reload.request()
+        else:
+            self._stops += 1
+
+    def _await(self, done: Callable[[], bool], within_s: float, what: str) -> None:
+        """Turn until `done()`. Raises: _Stop on a signal, StartFailed when it takes too long."""
+        if not self._reactor.run_until(lambda: done() or self._stops > 0, within_s):
+            raise StartFailed(f"{what} within {within_s:g} s", 70)
+        if self._stops:
+            raise _Stop
+
+    # Start
+
+    def _start(self) -> None:
+        current = self._read()
+        state = Path(current.outline.state)
+        self._run_state = RunState.claim(state)
+        if self._renew(current.outline):
+            current = self._read()
+        outline = current.outline
+        for name, host, port in outline.listeners:
+            if name in OPENED:
+                self._listeners[name] = sockets.bind(name, (host, port), outline.workers)
+        self._start_store(outline, state)
+        pseudonym_key = self._start_notary(outline, state)
+        self._start_workers(current, pseudonym_key)
+        self._start_watching(current)
+        for warning in outline.warnings:
+            self._report.warning(warning)
+        assert self._log is not None
+        self._log.event("process.start", {"policy.version": outline.bundle_hash, "process.pid": os.getpid()})
+        self._report.ready({name: sockets.address_text(group[0]) for name, group in self._listeners.items()})
+
+    def _load(self) -> Sources:
+        return load(self._edge_yaml, os.environ)
+
+    def _read(self) -> Current:
+        """Raises: ConfigError, UnsafeState."""
+        sources = self._load()
+        results: list[Current | ConfigError] = []
+
+        def judged(result: bytes | Failure) -> None:
+            verdict = read_verdict(result, sources.edge.name)
+            if verdict.outline is None:
+                results.append(ConfigError(verdict.faults))
+            else:
+                results.append(Current(sources, verdict.outline))
+
+        Errand(self._reactor, self._nursery, "edge-judge", lambda: judge(sources), judged, timeout_s=JUDGE_WITHIN_S)
+        self._await(lambda: bool(results), JUDGE_WITHIN_S + 5, "the files were not judged")
+        if isinstance(results[0], ConfigError):
+            raise results[0]
+        return results[0]
+
+    def _renew(self, outline: Outline) -> bool:
+        """Whether certificates were written. Raises: UnsafeState when the needed ones cannot be made."""
+        results: list[Renewed] = []
+        self._renewal.run(outline, results.append)
+        self._await(lambda: bool(results), 60.0, "the gateway's own certificates were not made")
+        if results[0].failure is not None:
+            raise UnsafeState(results[0].failure)
+        return bool(results[0].changed)
+
+    def _start_store(self, outline: Outline, state: Path) -> None:
+        if outline.store != EMBEDDED:
+            return
+        assert self._run_state is not None
+        store = self._store = EmbeddedStore(self._reactor, self._nursery, self._run_state, state, self._report)
+        store.start()
+        self._await(lambda: store.is_ready, _STORE_WITHIN_S, f"{self._run_state.path}/store.log: no store")
+
+    def _start_notary(self, outline: Outline, state: Path) -> bytes:
+        assert self._run_state is not None
+        settings = notary.NotarySettings.of(state, outline.audit)
+        link = self._notary = NotaryLink(
+            self._reactor, self._nursery, lambda commands: notary.run(commands, settings), self._report
+        )
+        settings.directory.mkdir(mode=0o700, exist_ok=True)
+        pseudonym_key = load_pseudonym_key(settings.directory)
+        for name, path in io_ring.leftovers(self._run_state.rings):
+            link.attach(name, path, None, on_recovered=partial(self._recovered, name))
+            link.gone(name)
+        link.start()
+        self._await(lambda: link.is_ready or link.failed_starts >= 3, _NOTARY_WITHIN_S, "the log was not opened")
+        if not link.is_ready:
+            raise StartFailed(f"{state / 'log'}: the notary cannot open the log; its own message is above", 4)
+        self._log = OwnLog(link, self._run_state, outline.audit, pseudonym_key, self._report)
+        return pseudonym_key
+
+    def _start_workers(self, current: Current, pseudonym_key: bytes) -> None:
+        assert self._notary is not None
+        assert self._run_state is not None
+        pool = self._pool = Pool(
+            self._reactor,
+            self._nursery,
+            self._notary,
+            self._run_state,
+            self._report,
+            listeners=self._listeners,
+            pseudonym_key=pseudonym_key,
+            main=worker.run,
+            current=lambda: reload.current.sources,
+            on_note=self._heard,
+            on_lost=self._lost,
+            on_recovered=self._recovered,
+        )
+        reload = self._reload = Reload(
+            self._reactor,
+            self._nursery,
+            pool,
+            current,
+            self._report,
+            load=self._load,
+            renew=self._renewal.run,
+            record=self._record_reload,
+            on_applied=self._applied,
+        )
+        count = current.outline.workers
+        for index in range(count):
+            pool.start(index)
+        self._await(
+            lambda: len(pool.serving()) == count or pool.first_failure is not None,
+            _WORKERS_WITHIN_S,
+            "the worker did not serve",
+        )
+        if pool.first_failure is not None:
+            raise StartFailed(f"the worker cannot start: {pool.first_failure.detail}", pool.first_failure.exit_code)
+
+    def _start_watching(self, current: Current) -> None:
+        assert self._run_state is not None
+        assert self._reload is not None
+        self._control = ControlSocket(self._reactor, self._run_state.directory_fd, self._command)
+        watcher = self._watcher = Watcher(self._reactor, self._nursery, self._report, self._reload.request)
+        watcher.watch(watched_files(current.sources))
+        if not self._reactor.run_until(lambda: watcher.is_armed or self._stops > 0, _WATCH_WITHIN_S):
+            self._report.warning("edits are not noticed yet; `edge reload` and SIGHUP work")
+        self._renewal.each_hour(self._current_outline, self._reload.request)
+
+    def _current_outline(self) -> Outline:
+        assert self._reload is not None
+        return self._reload.current.outline
+
+    # Events while running
+
+    def _command(self, command: str, reply: Reply) -> None:
+        if command == "reload" and self._reload is not None:
+            self._reload.request(reply)
+        else:
+            reply(Answer(ok=False, faults=(f"control: unknown command {command[:40]!r}",)))
+
+    def _heard(self, index: int, kind: Kind, note: Note) -> None:
+        if self._reload is not None:
+            self._reload.heard(index, kind, note)
+
+    def _lost(self, index: int, ended: Exit) -> None:
+        if self._reload is not None:
+            self._reload.lost(index)
+        if self._log is not None and self._stops == 0:
+            facts: dict[str, Value] = {"process.name": f"worker{index}", "process.pid": ended.pid}
+            facts["process.exit_code"] = ended.status
+            self._log.event("process.replace", facts, failed=str(ended))
+
+    def _recovered(self, name: str, unknown: int) -> None:
+        if unknown:
+            self._report.warning("requests without a known outcome are in the log", writer=name, count=unknown)
+
+    def _record_reload(self, event: Event, bundle_hash: str, previous: str, failed: str | None) -> None:
+        if self._log is not None:
+            facts = {"policy.version": bundle_hash, "config.previous": previous}
+            self._log.event(event.value, facts, failed=failed)
+
+    def _applied(self, current: Current) -> None:
+        if self._watcher is not None:
+            self._watcher.watch(watched_files(current.sources))
+
+    # Stop
+
+    def _stop(self, code: int) -> int:
+        """Take down what runs, in order. A step that does not end in time is cut, and the next one begins."""
+        if self._reload is not None:
+            self._reload.close()
+        self._renewal.stop()
+        if self._control is not None:
+            self._control.close()
+        if self._watcher is not None:
+            self._watcher.stop()
+        sockets.close_all(self._listeners)
+        if self._pool is not None:
+            self._drain(self._pool)
+        if self._notary is not None:
+            code = self._seal(self._notary) or code
+        if self._store is not None:
+            self._stop_store(self._store)
+        for pid in self._nursery.pids:  # errands under way
+            self._nursery.kill(pid)
+        self._reactor.run_until(lambda: not self._nursery.pids, 2.0)
+        if self._run_state is not None:
+            self._run_state.close()
+        self._reactor.close()
+        return code
+
+    def _drain(self, pool: Pool) -> None:
+        hurry = max(self._stops, 1)
+        pool.drain()
+        self._reactor.run_until(lambda: pool.is_empty or self._stops > hurry, worker.DRAIN_S + _DRAIN_GRACE_S)
+        pool.kill()
+        self._reactor.run_until(lambda: pool.is_empty, 2.0)
+
+    def _seal(self, link: NotaryLink) -> int:
+        """0 when the log is sealed."""
+        if self._log is None:  # it never opened, so there is nothing to seal
+            link.abandon()
+            return 0
+        self._log.event("process.stop", {"process.pid": os.getpid()})
+        self._log.close()
+        for name in link.writers:
+            link.gone(name)
+        self._reactor.run_until(lambda: not link.writers, _RECOVER_WITHIN_S)
+        link.seal()
+        self._reactor.run_until(lambda: link.is_stopped and link.is_sealed, _SEAL_WITHIN_S)
+        if link.is_sealed:
+            return 0
+        self._report.error("the log was not sealed; the next start recovers it")
+        link.abandon()
+        return 1
+
+    def _stop_store(self, store: EmbeddedStore) -> None:
+        store.stop()
+        if not self._reactor.run_until(lambda: store.is_stopped, _STORE_LEAVES_WITHIN_S):
+            store.kill()
+            self._reactor.run_until(lambda: store.is_stopped, 1.0)

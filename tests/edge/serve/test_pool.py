@@ -1,0 +1,183 @@
+"""Workers as the supervisor sees them: real forks, real rings, a notary that only says yes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.config.sources import RawFile, Sources
+from edge.serve.children import Exit, Nursery
+from edge.serve.messages import MAX_DOWN_BYTES, Decoder, Kind, Note, encode_note
+from edge.serve.notary_link import NotaryLink
+from edge.serve.pool import Boot, Pool
+from edge.serve.reactor import Reactor
+from edge.serve.report import Report
+from edge.serve.run_state import RunState
+
+SOURCES = Sources(Path("/e/edge.yaml"), RawFile("edge.yaml", b"x"), "policies", (), (), {}, {}, {})
+
+
+def notary(commands: socket.socket) -> None:
+    commands.send(b'{"ready":0}')
+    while True:
+        raw, descriptors, _, _ = socket.recv_fds(commands, 65536, 4)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        match json.loads(raw) if raw else None:
+            case {"attach": str(_), "writer": str(writer)}:
+                commands.send(json.dumps({"attached": writer}).encode())
+            case {"gone": str(writer)}:
+                commands.send(json.dumps({"recovered": writer, "unknown": 2}).encode())
+            case _:
+                return
+
+
+def obedient(boot: Boot) -> int:
+    """Serves at once and does what it is told."""
+    boot.channel.setblocking(True)
+    boot.channel.sendall(encode_note(Kind.SERVING, Note()))
+    decoder = Decoder(MAX_DOWN_BYTES)
+    while received := boot.channel.recv(65536):
+        for kind, payload in decoder.feed(received):
+            if kind is Kind.DRAIN:
+                return 0
+            boot.channel.sendall(encode_note(Kind.PREPARED, Note(bundle_hash=str(len(payload)))))
+    return 0
+
+
+def unable(boot: Boot) -> int:
+    boot.channel.sendall(encode_note(Kind.FAILED, Note(detail="no certificate", exit_code=4)))
+    return 4
+
+
+def rude(boot: Boot) -> int:
+    boot.channel.sendall(b"\xff\xff\xff\xff")
+    signal.pause()
+    return 0
+
+
+class Seen:
+    """What the pool told its owner."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[int, Kind, Note]] = []
+        self.lost: list[Exit] = []
+        self.recovered: list[int] = []
+
+
+MakePool = Callable[[Callable[[Boot], int]], Pool]
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def make(reactor: Reactor, nursery: Nursery, tmp_path: Path, seen: Seen) -> Iterator[MakePool]:
+    run = RunState.claim(tmp_path / "state")
+    link = NotaryLink(reactor, nursery, notary, Report("test"))
+    link.start()
+    listener = socket.create_server(("127.0.0.1", 0))
+    pools = []
+
+    def make(main: Callable[[Boot], int]) -> Pool:
+        pool = Pool(
+            reactor,
+            nursery,
+            link,
+            run,
+            Report("test"),
+            listeners={"public": [listener]},
+            pseudonym_key=bytes(32),
+            main=main,
+            current=lambda: SOURCES,
+            on_note=lambda index, kind, note: seen.notes.append((index, kind, note)),
+            on_lost=lambda index, ended: seen.lost.append(ended),
+            on_recovered=lambda name, unknown: seen.recovered.append(unknown),
+        )
+        pools.append(pool)
+        pool.start(0)
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.drain()
+        pool.kill()
+    assert reactor.run_until(lambda: not nursery.pids[1:] and not link.writers, 5)
+    link.abandon()
+    assert reactor.run_until(lambda: link.is_stopped, 5)
+    listener.close()
+    run.close()
+
+
+def worker_pid(pool: Pool, nursery: Nursery) -> int:
+    return max(nursery.pids)
+
+
+def test_worker_is_forked_when_its_ring_is_attached_and_says_when_it_serves(reactor: Reactor, make: MakePool) -> None:
+    pool = make(obedient)
+    assert pool.is_empty  # no fork before the notary answered
+    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+
+
+def test_killed_worker_is_recovered_and_replaced(
+    reactor: Reactor, nursery: Nursery, make: MakePool, seen: Seen
+) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    os.kill(worker_pid(pool, nursery), signal.SIGKILL)
+    assert reactor.run_until(lambda: bool(seen.lost), 3)
+    assert reactor.run_until(lambda: pool.serving() == (0,) and seen.recovered == [2], 3)
+    assert str(seen.lost[0]) == "SIGKILL"
+
+
+def test_sources_travel_whole(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    big = Sources(SOURCES.source, RawFile("edge.yaml", bytes(2 << 20)), "policies", (), (), {}, {}, {})
+    pool.send(0, Kind.PREPARE, big)
+    assert reactor.run_until(lambda: len(seen.notes) > 1, 5)
+    assert seen.notes[1][1] is Kind.PREPARED
+    assert int(seen.notes[1][2].bundle_hash) > 2 << 20
+
+
+def test_frame_to_nobody_is_dropped(make: MakePool) -> None:
+    make(obedient).send(5, Kind.COMMIT)
+
+
+def test_worker_that_cannot_start_says_why(reactor: Reactor, make: MakePool) -> None:
+    pool = make(unable)
+    assert reactor.run_until(lambda: pool.first_failure is not None, 5)
+    assert pool.first_failure == Note(detail="no certificate", exit_code=4)
+
+
+def test_worker_that_breaks_the_framing_is_killed(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    make(rude)
+    assert reactor.run_until(lambda: bool(seen.lost), 5)
+    assert str(seen.lost[0]) == "SIGKILL"
+
+
+def test_who_took_no_part_in_a_reload_starts_again(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    pool.restart_others([0])
+    assert not reactor.run_until(lambda: bool(seen.lost), 0.05)
+    pool.restart_others([])
+    assert reactor.run_until(lambda: bool(seen.lost), 5)
+
+
+def test_drained_workers_are_not_replaced(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    pool.drain()
+    assert reactor.run_until(lambda: pool.is_empty and bool(seen.recovered), 5)
+    assert seen.lost[0].status == 0
+    pool.start(0)
+    assert not reactor.run_until(lambda: not pool.is_empty, 0.05)
