@@ -119,17 +119,18 @@ class RingReader:
             return []
         queue, mask, slots, slot_bytes, base = self._queue, self._slots - 1, self._slots, self._slot_bytes, self._base
         mapped, head, run, may_pki = self._map, self.stamp, self.run, self._may_pki
+        read_taken, read_complete = TAKEN.unpack_from, COMPLETE.unpack_from  # bound once: this loop is on every request
         leaves: list[bytes] = []
         for completion in range(self.acked, self.acked + count):
             slot = queue[completion & mask]
             if slot >= slots:
                 raise UnsafeState(f"{self.mapping.path}: completion {completion} names slot {slot} of {slots}")
             start = base + slot * slot_bytes + 16
-            sequence, prefix_bytes, _ = TAKEN.unpack_from(mapped, start - 16)
+            sequence, prefix_bytes, _ = read_taken(mapped, start - 16)
             end = start + prefix_bytes
             if prefix_bytes > slot_bytes - PREFIX_ROOM:
                 break
-            again, number, suffix_bytes, crc = COMPLETE.unpack_from(mapped, end)
+            again, number, suffix_bytes, crc = read_complete(mapped, end)
             if again != sequence or number != completion or prefix_bytes + suffix_bytes > slot_bytes - 40:
                 break
             prefix = mapped[start:end]
