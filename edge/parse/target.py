@@ -40,8 +40,8 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _TO_ESCAPE = re.compile(rb"[^" + _PCHAR + rb";/%]")
 _CONTROL_OR_SPACE = re.compile(rb"[\x00-\x20\x7f]")
 _ESCAPED_CONTROL = re.compile(rb"%(?:[01][0-9A-F]|7F)")
-_NESTED = re.compile(rb"%25(?:25)*(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff])")
-_HIDDEN_SEPARATOR = re.compile(rb"[/\\]")
+_SEPARATOR = re.compile(rb"[/\\]")
+_HIDING = re.compile(rb"[/\\\x00-\x1f\x7f]")
 _UNRESERVED_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _MAX_NESTING = 8
 
@@ -95,8 +95,6 @@ def _canonical_path(raw_path: bytes) -> bytes:
     _require_utf8(unquote_to_bytes(raw_path), "path-not-utf8")
     if b"\\" in raw_path:
         raise MalformedRequest("path-backslash")
-    if _NESTED.search(raw_path):
-        raise MalformedRequest("path-nested-escape")
     path = _TO_ESCAPE.sub(_escape, _ESCAPE.sub(_decode_unreserved, raw_path))
     if _ESCAPED_CONTROL.search(path):
         raise MalformedRequest("path-control-byte")
@@ -109,20 +107,28 @@ def _canonical_path(raw_path: bytes) -> bytes:
             raise MalformedRequest("path-empty-segment")
     for segment in segments:
         if b"." in segment or b"%2" in segment:
-            _refuse_dot_segments(segment)
+            _follow_escapes(segment)
     return path
 
 
-def _refuse_dot_segments(segment: bytes) -> None:
-    """A segment that becomes `.` or `..` under any number of decodings, alone, before `;`, or beside a hidden slash."""
-    for _ in range(_MAX_NESTING):
-        for part in _HIDDEN_SEPARATOR.split(segment):
+def _follow_escapes(segment: bytes) -> None:
+    """Law 4: decode again and again, as some chain of servers might, and look at what comes out each time.
+
+    Raises: MalformedRequest for a dot segment (alone, before `;`, or beside a hidden slash) at any depth, and for a
+    separator or control byte that appears below the first.
+    """
+    hidden = 0
+    for depth in range(_MAX_NESTING):
+        for part in _SEPARATOR.split(segment):
             if part.partition(b";")[0] in (b".", b".."):
                 raise MalformedRequest("path-dot-segment")
         decoded = unquote_to_bytes(segment)
         if decoded == segment:
             return
-        segment = decoded
+        found = len(_HIDING.findall(decoded))
+        if depth and found > hidden:
+            break
+        segment, hidden = decoded, found
     raise MalformedRequest("path-nested-escape")
 
 

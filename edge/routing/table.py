@@ -93,7 +93,7 @@ def _insert(root: Node, entry: Entry) -> None:
         if segment is Wildcard.ONE:
             node.one = node.one or Node()
             node = node.one
-        elif isinstance(segment, str):
+        else:
             node = node.literals.setdefault(segment, Node())
     node.end = _ordered((*node.end, entry))
 
