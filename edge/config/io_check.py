@@ -77,9 +77,10 @@ def _answer(sources: Sources, judge: Callable[[Sources], Config], writing: int) 
         with os.fdopen(writing, "wb") as pipe:
             pickle.dump(checked, pipe)
         code = 0
-    except Exception as exc:  # the end of the child's line: a bug is told, not hidden
-        os.write(2, f"edge: bug: {type(exc).__name__}: {exc}\n".encode())
     finally:
+        bug = sys.exc_info()[1]
+        if bug is not None:  # told, not hidden; and nothing above this frame may run in the child
+            os.write(2, f"edge: bug: {type(bug).__name__}: {bug}\n".encode())
         os._exit(code)
 
 
