@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -119,17 +120,16 @@ class Authority:
         if not os.path.lexists(directory):
             raise AuthorityLocked(f"{directory}: no authority here; make one with: edge init")
         private_directory(directory)
-        descriptor = lock(directory / "lock", wait_s=lock_wait_s)
-        try:
+        with ExitStack() as held:
+            descriptor = lock(directory / "lock", wait_s=lock_wait_s)
+            held.callback(os.close, descriptor)
             root = _certificates(directory / "root.pem")[0]
             intermediates = {role: _certificates(directory / f"{role}.pem") for role in ISSUER_ROLES}
             keyring = Keyring.open(directory / "issuing.key", passphrases.find("issuing"))
             log_key = keyring.key("log")
             assert isinstance(log_key, ed25519.Ed25519PrivateKey)
             record = Record.open(directory, origin=f"{_organization(root)}/ca", key=log_key, now=now)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            held.pop_all()  # from here on the object owns both
         return cls(directory, root, intermediates, keyring, record, descriptor)
 
     def close(self) -> None:

@@ -25,7 +25,6 @@ from pki.errors import AuthorityLocked, UnsafeFile, WouldOverwrite
 
 MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
-_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 
 
 def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
@@ -95,9 +94,8 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
     try:
         _write_new(stage, content, 0o600)
         os.rename(stage, path)
-    except BaseException:
+    finally:
         stage.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
 
 
@@ -230,12 +228,12 @@ def _exchange(stage: Path, target: Path) -> None:
     """Swap two names in one step (renameat2). Where the file system cannot, in two: a reader may then find none."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     here = -100  # AT_FDCWD
-    if renameat2 is not None:
-        if renameat2(here, os.fsencode(stage), here, os.fsencode(target), _RENAME_EXCHANGE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in _NO_EXCHANGE:
-            raise OSError(code, os.strerror(code), str(target))
+    if renameat2 is None or renameat2(here, os.fsencode(stage), here, os.fsencode(target), _RENAME_EXCHANGE) != 0:
+        exchange_in_two(stage, target)  # which fails by itself if the reason was another
+
+
+def exchange_in_two(stage: Path, target: Path) -> None:
+    """`target` becomes `stage`; the old content goes. Between the two renames the name is missing."""
     old = stage.with_name(f".{target.name}.{secrets.token_hex(6)}")
     os.rename(target, old)
     os.rename(stage, target)

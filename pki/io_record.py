@@ -19,7 +19,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,22 +107,15 @@ class Record:
         Raises:
             NotRecorded: the row file or the log cannot be opened, or the log is not the one last signed.
         """
-        seed = key.private_bytes_raw()
-        with _recording(directory):
-            rows = _open_rows(directory / "record.sqlite")
-            try:
-                log = LogWriter.open(
-                    directory / "log", origin=origin, signer=note.Signer(origin, seed), head_copy=directory / "log.head"
-                )
-            except BaseException:
-                rows.close()
-                raise
-        record = cls(rows, log)
-        try:
+        signer = note.Signer(origin, key.private_bytes_raw())
+        with ExitStack() as held:
+            with _recording(directory):
+                rows = held.enter_context(closing(_open_rows(directory / "record.sqlite")))
+                log = LogWriter.open(directory / "log", origin=origin, signer=signer, head_copy=directory / "log.head")
+                held.callback(log.close)
+            record = cls(rows, log)
             record._finish_interrupted(now)
-        except BaseException:
-            record.close()
-            raise
+            held.pop_all()  # from here on the object owns both
         return record
 
     def close(self) -> None:
@@ -205,11 +198,6 @@ class Record:
             ).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))
 
-    def is_revoked(self, serial: int) -> bool:
-        with _recording("rows"):
-            row = self._rows.execute("SELECT state FROM issuance WHERE serial = ?", (f"{serial:x}",)).fetchone()
-        return row is not None and row[0] == "revoked"
-
     def _finish_interrupted(self, now: datetime) -> None:
         with _recording("recovery"):
             left = self._rows.execute(
@@ -251,14 +239,12 @@ def _open_rows(path: Path) -> sqlite3.Connection:
     os.close(descriptor)
     if facts.st_mode & 0o077 or facts.st_uid not in {os.geteuid(), 0}:
         raise UnsafeFile(f"{path}: open to others; run: chmod 600 {path}")
-    rows = sqlite3.connect(path, timeout=5, isolation_level="IMMEDIATE")
-    try:
+    with ExitStack() as held:
+        rows = held.enter_context(closing(sqlite3.connect(path, timeout=5, isolation_level="IMMEDIATE")))
         # EXTRA also syncs the directory after the rollback journal is deleted: a committed row survives a power cut.
         rows.execute("PRAGMA synchronous = EXTRA")
         rows.executescript(_SCHEMA)
-    except BaseException:
-        rows.close()
-        raise
+        held.pop_all()
     return rows
 
 

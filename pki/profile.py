@@ -25,8 +25,8 @@ from pki.errors import SvidRejected
 from pki.issue import is_dns_name
 
 RULES: Mapping[str, str] = {
-    "malformed": "A certificate cannot be parsed in full, is not version 3, or repeats an extension.",
-    "too-large": "The chain has too many certificates, or one is too large.",
+    "malformed": "A certificate cannot be parsed in full, or repeats an extension.",
+    "too-large": "The chain has more than 16 certificates or 64 KiB.",
     "untrusted": "No path of valid signatures, names, constraints and dates leads from the leaf to a trust anchor.",
     "expired": "The leaf's validity is over.",
     "not-yet-valid": "The leaf's validity has not begun.",
@@ -59,13 +59,11 @@ _ANY_USAGE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
 
 def check_any(certificate: x509.Certificate) -> None:
-    """What holds for every certificate of a chain: version and key.
+    """What holds for every certificate of a chain: its key.
 
     Raises:
-        SvidRejected: malformed, key-type.
+        SvidRejected: key-type.
     """
-    if certificate.version is not x509.Version.v3:
-        raise SvidRejected("malformed", "not version 3")
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         good = key.curve.name in _CURVES

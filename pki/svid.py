@@ -45,7 +45,7 @@ Revoked = Container[tuple[bytes, int]]
 MAX_INTERMEDIATES = 4
 """Longest path between leaf and anchor. Ours has one; nested outside authorities have two or three."""
 _MAX_CERTIFICATES = 16
-_MAX_CERTIFICATE_BYTES = 32 << 10
+_MAX_CHAIN_BYTES = 64 << 10
 _USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 # What the library's parsers throw at hostile bytes; all of it means the same to us.
@@ -99,6 +99,7 @@ def verify(
     domain = trust_domain if expected_id is None else expected_id.trust_domain
     if domain is None:
         raise SvidRejected("trust-domain", "neither an identity nor a trust domain is expected")
+    _check_size(chain_der)  # 1
     cell = _cell(tuple(chain_der), tuple(anchors), usage, max_intermediates)
     if cell.proof is None or not _is_valid_at(cell.proof.path, now):
         cell.proof = _prove(chain_der, tuple(anchors), usage, now, max_intermediates)  # 1, 2, 3
@@ -133,7 +134,7 @@ class _Cell:
     proof: _Proof | None = None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _cell(chain_der: tuple[bytes, ...], anchors: tuple[bytes, ...], usage: Usage, max_intermediates: int) -> _Cell:
     """One cell per chain, anchors and use: a peer is dialled often, and the P-384 root alone costs 0.4 ms per proof.
     Signatures do not age; dates, expectation, role and revocation are checked on every call."""
@@ -144,7 +145,7 @@ def _prove(
     chain_der: Sequence[bytes], anchors: tuple[bytes, ...], usage: Usage, now: datetime, max_intermediates: int
 ) -> _Proof:
     oid = _USAGES[usage]
-    leaf, intermediates = _parse(chain_der, anchors)  # 1
+    leaf, intermediates = _parse(chain_der, anchors)  # 1, continued
     try:
         builder = _builder(anchors, usage).time(now).max_chain_depth(max_intermediates)
         path = builder.build_client_verifier().verify(leaf, list(intermediates)).chain  # 2
@@ -178,6 +179,7 @@ def verify_host(
         SvidRejected: with a key of `RULES`.
     """
     oid = ExtendedKeyUsageOID.SERVER_AUTH
+    _check_size(chain_der)
     leaf, intermediates = _parse(chain_der, anchors)
     try:
         name = x509.IPAddress(ip_address(host)) if profile.is_address(host) else x509.DNSName(host)
@@ -194,13 +196,17 @@ def verify_host(
     return min(certificate.not_valid_after_utc for certificate in path)
 
 
+def _check_size(chain_der: Sequence[bytes]) -> None:
+    """Before anything is parsed, or kept in `_cell`."""
+    if not chain_der:
+        raise SvidRejected("untrusted", "no certificate was presented")
+    if len(chain_der) > _MAX_CERTIFICATES or sum(map(len, chain_der)) > _MAX_CHAIN_BYTES:
+        raise SvidRejected("too-large")
+
+
 def _parse(
     chain_der: Sequence[bytes], anchors: Sequence[bytes]
 ) -> tuple[x509.Certificate, tuple[x509.Certificate, ...]]:
-    if not chain_der:
-        raise SvidRejected("untrusted", "no certificate was presented")
-    if len(chain_der) > _MAX_CERTIFICATES or any(len(der) > _MAX_CERTIFICATE_BYTES for der in chain_der):
-        raise SvidRejected("too-large")
     if chain_der[0] in anchors:  # the library would take it for proven by itself (attack P23)
         raise SvidRejected("leaf-is-anchor")
     try:

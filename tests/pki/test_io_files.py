@@ -111,6 +111,13 @@ def test_a_directory_is_written_as_a_whole_and_exchanged(tmp_path: Path) -> None
     assert (os.listdir(tmp_path), mode(target)) == (["orders"], 0o700)
 
 
+def test_where_names_cannot_be_exchanged_two_renames_do(tmp_path: Path) -> None:
+    io_files.replace_directory(tmp_path / "orders", FILES, replace=False)
+    (tmp_path / "stage").mkdir()
+    io_files.exchange_in_two(tmp_path / "stage", tmp_path / "orders")
+    assert (os.listdir(tmp_path), os.listdir(tmp_path / "orders")) == (["orders"], [])
+
+
 def test_an_existing_directory_is_kept_unless_told(tmp_path: Path) -> None:
     io_files.replace_directory(tmp_path / "orders", FILES, replace=False)
     with pytest.raises(WouldOverwrite):

@@ -102,6 +102,11 @@ def test_an_ageing_intermediate_is_renewed_and_reaches_the_bundle(state: Path, n
     assert {role: len(keys) for role, keys in bundle.role_issuers.items()} == {"svc": 2, "gw": 2, "op": 2}
 
 
+def test_a_renewed_intermediate_also_renews_a_gateway_that_is_still_fresh(state: Path, now: datetime) -> None:
+    ensure(state, now + timedelta(days=59, hours=22))
+    assert ensure(state, now + timedelta(days=60, hours=2), ("localhost",)).renewed == ("gateway", "public")
+
+
 def test_an_ageing_intermediate_with_a_locked_root_is_a_warning(state: Path, now: datetime) -> None:
     (state / "ca" / "root.passphrase").unlink()
     warnings = ensure(state, now + timedelta(days=61)).warnings
