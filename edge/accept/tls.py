@@ -12,9 +12,41 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 with forward secrecy and AEAD only; TLS 1.3 has nothing weaker."""
+
+
+class _Session(ssl.SSLObject):
+    """What asyncio and uvloop drive. Two things differ from the library's:
+
+    - A failed handshake reports "want read" once. Both loops close at the first error without flushing, so the client would
+      never see the alert that says why (RFC 6066 §3 asks for `unrecognized_name`); "want read" makes them flush, and the
+      client's next byte or its close brings the error back. The handshake deadline bounds the wait.
+    - `read` and `write` are OpenSSL's own functions: the wrappers in between cost a frame per record and do nothing here.
+    """
+
+    edge_sni: str | None = None
+    """Canonical server name; read by accept/peer when the handshake is done."""
+    _has_told = False
+
+    @classmethod
+    def _create(cls, *arguments: Any, **named: Any) -> Any:
+        session: Any = super()._create(*arguments, **named)  # type: ignore[misc]
+        session.read, session.write = session._sslobj.read, session._sslobj.write
+        return session
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as exc:
+            if self._has_told:
+                raise
+            self._has_told = True
+            raise ssl.SSLWantReadError from exc
 
 
 def load_chain(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
@@ -46,6 +78,7 @@ def public_context(
 ) -> ssl.SSLContext:
     """TLS for the public listener: 1.2 and 1.3, no client certificates, only for the names it serves."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Session
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CIPHERS_TLS12)
@@ -58,7 +91,7 @@ def public_context(
 def _sni_callback(hosts: frozenset[str]) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
     def check(handshake: ssl.SSLObject, raw_name: str | None, _: ssl.SSLContext) -> int | None:
         name = canonical_sni(raw_name)
-        handshake.edge_sni = name  # type: ignore[attr-defined]  # read by accept/peer when the handshake is done
+        handshake.edge_sni = name  # type: ignore[attr-defined]
         if name is not None and name not in hosts:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         return None

@@ -260,7 +260,11 @@ class UpstreamConnection(asyncio.Protocol):
     def _fail(self, error: UpstreamError) -> None:
         receiver, self.receiver = self.receiver, None
         self._close()
-        if receiver is not None:
+        if receiver is None:
+            return
+        if self._answer_ended:
+            receiver.on_upstream_flush()  # the answer is whole; what came behind it ends the connection, not the answer
+        else:
             receiver.on_upstream_failed(error)
 
     def _close(self) -> None:

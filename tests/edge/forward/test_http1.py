@@ -40,6 +40,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.end_is_flushed = False
 
     def on_upstream_head(
         self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
@@ -54,7 +55,7 @@ class Listener:
         self.events.append(("end",))
 
     def on_upstream_flush(self) -> None:
-        pass
+        self.end_is_flushed = self.events[-1:] == [("end",)]
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
         self.events.append(("failed", type(error), error.rule))
@@ -128,15 +129,17 @@ def test_a_head_answer_ends_with_its_head_and_the_connection_lives() -> None:
     assert case.heard.body == b"hello"
 
 
-def test_a_body_after_a_head_answer_ends_the_connection_C3() -> None:
+def test_a_body_after_a_head_answer_ends_the_connection_and_is_not_passed_on_C3() -> None:
     case = Case(is_head=True).receive(OK)
-    assert case.failure == (UpstreamProtocolError, "upstream-surplus")
+    assert case.heard.events == [("head", 200, 5, False), ("end",)]
+    assert case.heard.end_is_flushed
     assert case.wire.aborted
     assert case.idle == []
 
 
 def test_bytes_after_the_answer_are_not_kept_for_the_next_request_C3() -> None:
     case = Case().receive(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert case.heard.end_is_flushed
     assert b"evil" not in case.heard.body
     assert case.wire.aborted
     assert case.idle == []

@@ -1,0 +1,254 @@
+"""A whole gateway, a raw TLS client, and an upstream that keeps every byte it ever got and answers what it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.whole_gateway import Gateway, issue_orders, requests_in_log, run
+
+EDGE_YAML = """\
+trust_domain: mesh.internal
+listeners:
+  public: {bind: "127.0.0.1:0", hosts: [localhost, 127.0.0.1]}
+  admin: {bind: "127.0.0.1:0"}
+audit: {paths: plain}
+"""
+SERVICES = 'services:\n  orders: {may_serve: ["/orders/**", "/slashes/**", "/small/**"]}\n'
+POLICY = """\
+@id("anybody")
+permit (principal is Edge::Anonymous, action in [Edge::Action::"read", Edge::Action::"write", Edge::Action::"OPTIONS"],
+        resource in Edge::Service::"orders");
+"""
+ROUTES = """\
+routes:
+  - name: orders
+    match: {{path: /orders/**, methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS]}}
+    upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
+    public: {{reason: a test without tokens}}
+  - name: slashes
+    match: {{path: /slashes/**, methods: [GET]}}
+    upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
+    encoded_slash: true
+    public: {{reason: a test without tokens}}
+"""
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Upstream:
+    """The service orders, over mTLS. `seen` holds every application byte of every connection."""
+
+    def __init__(self, identity: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+        context.load_verify_locations(identity / "bundle.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._seen: list[bytes] = []
+        self.answers: list[bytes] = []
+        """What the next requests get, in order; `OK` when empty. A piece `CLOSE` ends the connection there."""
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with self._context.wrap_socket(connection, server_side=True) as tls:
+                self.connections += 1
+                tls.settimeout(20)
+                buffer = b""
+                while piece := tls.recv(65536):
+                    with self._lock:
+                        self._seen.append(piece)
+                    buffer += piece
+                    while (message := complete_message(buffer)) is not None:
+                        buffer = buffer[message:]
+                        answer = self.answers.pop(0) if self.answers else OK
+                        body, close, _ = answer.partition(b"CLOSE")
+                        tls.sendall(body)
+                        if close:
+                            return
+        except OSError:
+            pass
+
+    def clear(self) -> None:
+        with self._lock:
+            self._seen.clear()
+        self.answers.clear()
+
+    @property
+    def seen(self) -> bytes:
+        with self._lock:
+            return b"".join(self._seen)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def complete_message(buffer: bytes) -> int | None:
+    """Length of the first whole request in the buffer, by the framing the gateway promises; None while it is not whole."""
+    end = buffer.find(b"\r\n\r\n") + 4
+    if end < 4:
+        return None
+    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", buffer[:end])
+    if length is not None:
+        return end + int(length[1]) if len(buffer) >= end + int(length[1]) else None
+    if b"\r\ntransfer-encoding: chunked\r\n" in buffer[:end]:
+        last = buffer.find(b"0\r\n\r\n", end)
+        return last + 5 if last >= 0 else None
+    return end
+
+
+@dataclass
+class Answer:
+    """One answer as a strict client reads it."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+    rest: bytes = field(repr=False, default=b"")
+
+    @property
+    def reason(self) -> str:
+        """Of a problem document."""
+        return str(json.loads(self.body)["type"]).rpartition("/")[2]
+
+
+class Client:
+    """A TLS socket on which a test writes bytes."""
+
+    def __init__(self, gateway: Gateway, server_name: str | None = "localhost") -> None:
+        context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
+        context.set_alpn_protocols(["http/1.1"])
+        if server_name is None:
+            context.check_hostname = False
+        raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        self.tls = context.wrap_socket(raw, server_hostname=server_name)
+        self._buffer = b""
+
+    def send(self, data: bytes) -> Client:
+        self.tls.sendall(data)
+        return self
+
+    def answer(self, *, is_head: bool = False) -> Answer:
+        """Read one answer; an EOFError when the gateway closes instead."""
+        while (end := self._buffer.find(b"\r\n\r\n") + 4) < 4:
+            self._fill()
+        head, rest = self._buffer[:end], self._buffer[end:]
+        lines = head.decode("latin-1").split("\r\n")
+        status = int(lines[0].split(" ")[1])
+        fields: dict[str, str] = {}
+        for line in lines[1:-2]:
+            name, _, value = line.partition(": ")
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        self._buffer = rest
+        if status == 100:
+            return Answer(status, fields, b"")
+        body = b"" if is_head or status in (204, 304) else self._body(fields)
+        return Answer(status, fields, body)
+
+    def _body(self, fields: dict[str, str]) -> bytes:
+        if "content-length" in fields:
+            length = int(fields["content-length"])
+            while len(self._buffer) < length:
+                self._fill()
+            body, self._buffer = self._buffer[:length], self._buffer[length:]
+            return body
+        body = b""
+        if fields.get("transfer-encoding") == "chunked":
+            while True:
+                while b"\r\n" not in self._buffer:
+                    self._fill()
+                size_line, _, rest = self._buffer.partition(b"\r\n")
+                size = int(size_line, 16)
+                while len(rest) < size + 2:
+                    self._buffer = rest
+                    self._fill()
+                    rest = self._buffer
+                body, self._buffer = body + rest[:size], rest[size + 2 :]
+                if not size:
+                    return body
+        while True:
+            try:
+                self._fill()
+            except EOFError:
+                body, self._buffer = self._buffer, b""
+                return body
+
+    def _fill(self) -> None:
+        piece = self.tls.recv(65536)
+        if not piece:
+            raise EOFError
+        self._buffer += piece
+
+    def is_closed(self, within_s: float = 5) -> bool:
+        """Whether the gateway ends the connection, without another byte."""
+        self.tls.settimeout(within_s)
+        try:
+            return self._buffer == b"" and self.tls.recv(1) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        self.tls.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Rig:
+    """Gateway and upstream together, and the reasons that the log gives."""
+
+    def __init__(self, directory: Path) -> None:
+        made = run("init", directory, "--host", "localhost", "--host", "127.0.0.1")
+        assert made.returncode == 0, made.stderr
+        for policy in (directory / "policies").glob("orders.*"):
+            policy.unlink()
+        issue_orders(directory)
+        self.upstream = Upstream(directory / "orders")
+        (directory / "edge.yaml").write_text(EDGE_YAML)
+        (directory / "policies" / "services.yaml").write_text(SERVICES)
+        (directory / "policies" / "routes.yaml").write_text(ROUTES.format(port=self.upstream.port))
+        (directory / "policies" / "limits.yaml").write_text("limits: []\n")
+        (directory / "policies" / "anybody.cedar").write_text(POLICY)
+        self.gateway = Gateway(directory)
+
+    def client(self, server_name: str | None = "localhost") -> Client:
+        return Client(self.gateway, server_name)
+
+    def record(self, decision_id: str, within_s: float = 5) -> dict[str, object]:
+        """The leaf of one decision."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            for leaf in requests_in_log(self.gateway.directory):
+                if leaf["event.id"] == decision_id:
+                    return leaf
+            time.sleep(0.02)
+        raise AssertionError(f"no leaf for {decision_id}")
+
+    def close(self) -> None:
+        assert self.gateway.stop() == 0
+        self.upstream.close()
