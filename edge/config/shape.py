@@ -42,9 +42,10 @@ class Expect:
             try:
                 return inner(value)
             except ValidationError as exc:
-                detail = exc.errors(include_url=False)[0]
-                if detail["loc"]:
+                details = exc.errors(include_url=False)
+                if any(each["loc"] for each in details):
                     raise  # something inside is wrong, and has said so
+                detail = details[0]
                 why = f" ({detail['msg']})" if detail["type"] == _CHECK else ""
                 raise _wrong(f"expected {self.what}, got {_shown(value)}{why}", f"write {self.example}") from exc
 
@@ -86,9 +87,17 @@ def fit(shape: type[T], document: Document, way: Sequence[Step], faults: list[Fa
     try:
         return shape.model_validate(node.value if node is not None else None)
     except ValidationError as exc:
-        for error in exc.errors(include_url=False):
+        errors = exc.errors(include_url=False)
+        for error in errors:
+            if error["type"] == "too_short" and _has_inner(errors, error["loc"]):
+                continue  # pydantic counts the good items only: the bad ones have said what is wrong
             faults.append(_fault(shape, document, (*way, *_steps(error["loc"])), len(way), error))
         return None
+
+
+def _has_inner(errors: list[ErrorDetails], location: tuple[int | str, ...]) -> bool:
+    depth = len(location)
+    return any(len(each["loc"]) > depth and each["loc"][:depth] == location for each in errors)
 
 
 def _steps(location: tuple[int | str, ...]) -> tuple[Step, ...]:

@@ -48,11 +48,7 @@ def read(sources: Sources, edge: Document, faults: list[Fault]) -> PolicyFiles:
         for name in (*(f"{each}.yaml" for each in POLICY_FILES), SCHEMA_FILE):
             path = f"{sources.policies_name}/{name}"
             if path not in names and path.replace(".yaml", ".json") not in names:
-                remedy = (
-                    "copy the one that edge init makes"
-                    if name == SCHEMA_FILE
-                    else f"write one; {_EMPTY[name]} is enough"
-                )
+                remedy = f"write one; {_EMPTY[name]} is enough" if name in _EMPTY else "copy the one of edge init"
                 faults.append(Fault(path, 1, 1, "missing-file", "there is no such file", remedy))
             elif path.endswith(".yaml") and {path, path.replace(".yaml", ".json")} <= names:
                 faults.append(Fault(path, 1, 1, "duplicate-file", "it is there as .json too", "keep one of them"))
