@@ -166,10 +166,6 @@ def _issuer(
         anchors = trust.content((*way, "ca"), shape.ca, edge_document, sources, faults)
         if anchors is None:
             return None
-        if not trust.has_certificates(anchors.reveal()):
-            faults.append(
-                edge_document.fault((*way, "ca"), "certificate", "no certificates in PEM", "give a CA bundle")
-            )
     return IssuerSettings(
         issuer=shape.issuer,
         audience=shape.audience,
