@@ -119,6 +119,12 @@ class Recorder:
         known_s, clock = self._second
         if digits[:10] != known_s:
             clock = self._clock(digits)
+        memo = request.memo
+        what = memo.get(match) if memo is not None else None
+        if what is None:
+            what = self._http(request) + (self._routes.get(match.route) or self._route(match.route))
+            if memo is not None:
+                memo[match] = what
         # `or`: no fragment that is asked for here is empty, so a miss is the only falsy answer.
         prefix = (
             f'"event.action":"request","event.sequence":{ring.sequence},'
@@ -126,11 +132,7 @@ class Recorder:
             f'{_ALLOWED}{bundle_hash}",'
             f"{self._peers.get(peer) or self._peer(peer)}"
             f"{self._principals.get(principal) or self._principal(principal)}"
-            f'"http.version":{self._words.get(request.protocol) or self._word(request.protocol)},'
-            f'"http.request.method":{self._words.get(request.method) or self._word(request.method)},'
-            f'"url.domain":{self._words.get(request.host) or self._word(request.host)},'
-            f"{self._paths.get(request.path) or self._path(request.path)}"
-            f"{self._routes.get(match.route) or self._route(match.route)}"
+            f"{what}"
             f"{self._decisions.get(permit.policies) or self._decision(permit.policies)}"
             f"{self._charged(admission) if admission.quotas or admission.degraded else ''}"
         ).encode("ascii")
@@ -307,8 +309,10 @@ class Recorder:
 
     def _http(self, request: Request) -> str:
         return (
-            f'"http.version":{self._word(request.protocol)},"http.request.method":{self._word(request.method)},'
-            f'"url.domain":{self._word(request.host)},{self._paths.get(request.path) or self._path(request.path)}'
+            f'"http.version":{self._words.get(request.protocol) or self._word(request.protocol)},'
+            f'"http.request.method":{self._words.get(request.method) or self._word(request.method)},'
+            f'"url.domain":{self._words.get(request.host) or self._word(request.host)},'
+            f"{self._paths.get(request.path) or self._path(request.path)}"
         )
 
     def _path(self, path: str) -> str:

@@ -155,6 +155,8 @@ def _traceparent(raw_traceparent: bytes | None, trace_hex: bytes) -> bytes:
 def upstream_path(route: Route, path: str) -> str:
     """The path after `strip_prefix`; `config` has proved that every result lies inside the service's grant."""
     prefix = route.upstream.strip_prefix
+    if not prefix:
+        return path
     if path == prefix:
         return "/"
     if path.startswith(prefix + "/"):  # whole segments only: `/orders` is no prefix of `/orders-admin`
@@ -168,28 +170,33 @@ def request_head(admission: Admission, request: Request, peer: Peer, ids: Reques
     Takes an `Admission`: what was not authenticated, permitted and admitted cannot be put into a head.
     """
     route = admission.permit.match.route
-    path = upstream_path(route, request.path) if route.upstream.strip_prefix else request.path
-    target = path.encode("ascii")
+    memo = request.memo
+    passed: bytes | None = memo.get(route) if memo is not None else None
+    if passed is None:
+        passed = _passed(request, route)
+        if memo is not None:
+            memo[route] = passed
+    principal = admission.permit.principal
+    return b"%b%b%bx-request-id: %b\r\n%b" % (
+        passed,
+        _principal_heads.get(principal) or _principal_head(principal),
+        _peer_head(peer, request.authority),
+        ids.decision_id.encode("ascii"),
+        _traceparent(request.field(b"traceparent"), ids.trace_hex),
+    )
+
+
+def _passed(request: Request, route: Route) -> bytes:
+    """Request line and what the client sent that may pass: all that depends on the request and its route alone."""
+    target = upstream_path(route, request.path).encode("ascii")
     if request.has_query:
         target = b"%b?%b" % (target, request.raw_query)
-    parts = [
-        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (request.method.encode("ascii"), target, request.authority.encode("ascii"))
-    ]
-    raw_traceparent: bytes | None = None
+    line = b"%b %b HTTP/1.1\r\nhost: %b\r\n"
+    parts = [line % (request.method.encode("ascii"), target, request.authority.encode("ascii"))]
     dropped = _DROPPED
-    for name, value in request.fields:
-        if name in _DROPPED:
-            if name == b"connection":
-                dropped = _DROPPED | nominated(request.fields)
-            elif name == b"traceparent":
-                raw_traceparent = value
-    for name, value in request.fields:
-        if name not in dropped:
-            parts.append(b"%b: %b\r\n" % (name, value))
+    if any(name == b"connection" for name, _ in request.fields):
+        dropped = _DROPPED | nominated(request.fields)
+    parts += [b"%b: %b\r\n" % field for field in request.fields if field[0] not in dropped]
     if route.forward_token and request.raw_authorization is not None:
         parts.append(b"authorization: %b\r\n" % request.raw_authorization)
-    parts.append(_principal_head(admission.permit.principal))
-    parts.append(_peer_head(peer, request.authority))
-    parts.append(b"x-request-id: %b\r\n" % ids.decision_id.encode("ascii"))
-    parts.append(_traceparent(raw_traceparent, ids.trace_hex))
     return b"".join(parts)

@@ -10,6 +10,7 @@ from email.utils import formatdate
 
 from edge.downstream import Shared
 from edge.front.deadlines import Deadlines
+from edge.front.heads import KnownHeads
 from edge.pipeline import Gateway
 
 
@@ -35,7 +36,8 @@ class Front:
     def __init__(
         self, gateway: Gateway, shared: Shared, deadlines: Deadlines, protocol: Callable[[Front], Connection]
     ) -> None:
-        self.gateway = gateway
+        self._gateway = gateway
+        self.heads = KnownHeads()
         self.shared = shared
         self.deadlines = deadlines
         self.connections: set[Connection] = set()
@@ -44,6 +46,16 @@ class Front:
         self._date_s = 0
         self._date_line = b""
         self._all_gone: asyncio.Event | None = None
+
+    @property
+    def gateway(self) -> Gateway:
+        """The generation that decides. A request reads it once, at its start."""
+        return self._gateway
+
+    @gateway.setter
+    def gateway(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.heads.clear()
 
     def __call__(self) -> asyncio.Protocol:
         return self._protocol(self)

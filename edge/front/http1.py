@@ -22,7 +22,7 @@ from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error
-from edge.model.http import RawField
+from edge.model.http import RawField, Request
 from edge.parse.request import MAX_TARGET_BYTES, METHODS, build
 
 MAX_HEAD_BYTES = 32_768
@@ -171,6 +171,10 @@ class Http1(Connection):
             self._wait_for_head(data)
             return b""
         head, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+        known = self._front.heads.get(head)
+        if known is not None:
+            self._again(known)
+            return rest
         self._is_complete = self._in_trailers = False
         self._fields = []
         self._deadline_s = 0.0
@@ -187,8 +191,18 @@ class Http1(Connection):
                 self._parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError as exc:
                 error = MalformedRequest("http1-syntax", type(exc).__name__)
-        self._begin(error)
+        self._begin(error, head)
         return rest
+
+    def _again(self, request: Request) -> None:
+        """The bytes of a head that was parsed before: no body, HTTP/1.1, the connection is kept."""
+        front = self._front
+        self._deadline_s = 0.0
+        self._is_reading_head = False
+        self._is_complete = self._keep_alive = True
+        self._protocol = "1.1"
+        exchange = self._exchange = Exchange(front.gateway, front.shared, self, self._peer)
+        exchange.start(request)
 
     def _wait_for_head(self, data: bytes) -> None:
         """Keep a part of a head; refuse at once what can no longer become a good one."""
@@ -203,14 +217,14 @@ class Http1(Connection):
         elif line_end > 0 and REQUEST_LINE.match(data) is None:
             error = request_line_error(data)
         if error is not None:
-            self._begin(error)
+            self._begin(error, b"")
             return
         if not self._pending and not self._is_reading_head:
             self._is_reading_head = True
             self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.head_s
         self._pending = data
 
-    def _begin(self, error: EdgeError | None) -> None:
+    def _begin(self, error: EdgeError | None, head: bytes) -> None:
         """A head is in: make the exchange, and the request if it is one."""
         front = self._front
         self._is_reading_head = False
@@ -231,6 +245,8 @@ class Http1(Connection):
         self._tail = b""
         if self._in_body:
             self._deadline_s = front.shared.loop.time() + front.deadlines.body_s
+        elif self._keep_alive and not framing.has_upgrade:
+            front.heads.put(head, request)
         exchange.start(request, wants_continue=framing.expects_continue)
 
     def _feed_body(self, data: bytes) -> bytes:

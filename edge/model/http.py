@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 RawField = tuple[bytes, bytes]
 """(lower-case name, value without surrounding white space)."""
@@ -35,6 +36,9 @@ class Request:
     """The body comes in chunks of unknown total."""
     protocol: str = "1.1"
     """HTTP version as in `http.version` of ECS: `1.0`, `1.1`, `2`."""
+    memo: dict[object, Any] | None = None
+    """What steps derived from this request alone, each under an object of its own; None unless the shell keeps the request
+    for the next time that the same bytes come (`front/heads`)."""
 
     @property
     def has_body(self) -> bool:

@@ -27,6 +27,11 @@ def match(table: Table, request: Request, sni: str | None) -> RouteMatch:
     Raises: Misdirected (421), RouteNotFound (404), MethodNotAllowed (405), MalformedRequest (400).
     """
     host = request.host
+    memo = request.memo
+    if memo is not None and (sni is None or sni == host):
+        found: RouteMatch | None = memo.get(table)
+        if found is not None:
+            return found
     if host not in table.hosts:
         raise Misdirected("host-not-served")
     if sni is not None and sni != host:
@@ -37,9 +42,12 @@ def match(table: Table, request: Request, sni: str | None) -> RouteMatch:
         raise RouteNotFound("no-route")
     if "%2F" in request.path and not entry.encoded_slash:
         raise MalformedRequest("path-encoded-slash")
-    if not entry.captures:
-        return entry.bare_match
-    return RouteMatch(entry.route, {name: _decoded(parts[at]) for at, name in entry.captures})
+    found = entry.bare_match
+    if entry.captures:
+        found = RouteMatch(entry.route, {name: _decoded(parts[at]) for at, name in entry.captures})
+    if memo is not None:
+        memo[table] = found
+    return found
 
 
 def _find(root: Node, parts: list[str], request: Request) -> Entry | None:
