@@ -49,6 +49,12 @@ def test_listeners_keep_their_order_and_hosts_their_one_spelling() -> None:
     assert config.warnings == ("listeners.enrol: accepted, but not opened by this version",)
 
 
+def test_listener_may_be_named_localhost() -> None:
+    config = parse(sources(edge('"127.0.0.1:9901"', '"localhost:0"')))
+    assert config.listeners.admin is not None
+    assert config.listeners.admin.bind == ("localhost", 0)
+
+
 def test_grants_are_found_by_service() -> None:
     config = parse(sources())
     assert config.grant("orders") is config.grants[0]
