@@ -22,7 +22,7 @@ def test_a_question_is_spelled_group_by_group() -> None:
     keys, args = arguments(9, GROUPS)
     assert keys == ["a", "b", "a"]
     a, b = ["0", "100", "60000000", "5", "0", "0"], ["2", "7", "1000000", "0", "2", "99"]
-    assert ["9", "2", "2", "3", *a, *b, "1", "1", *a] == args
+    assert [" ".join(["9", "2", "2", "3", *a, *b, "1", "1", *a])] == args
 
 
 def test_an_answer_is_read_group_by_group() -> None:
