@@ -18,24 +18,28 @@ _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 with forward secrecy and AEAD only; TLS 1.3 has nothing weaker."""
 
 
-class _Session(ssl.SSLObject):
-    """What asyncio and uvloop drive. Two things differ from the library's:
+class _Direct(ssl.SSLObject):
+    """`read`, `write` and `pending` are OpenSSL's own: the library's wrappers cost a frame per record and do nothing here."""
 
-    - A failed handshake reports "want read" once. Both loops close at the first error without flushing, so the client would
-      never see the alert that says why (RFC 6066 §3 asks for `unrecognized_name`); "want read" makes them flush, and the
-      client's next byte or its close brings the error back. The handshake deadline bounds the wait.
-    - `read` and `write` are OpenSSL's own functions: the wrappers in between cost a frame per record and do nothing here.
+    @classmethod
+    def _create(cls, *arguments: Any, **named: Any) -> Any:
+        session: Any = super()._create(*arguments, **named)  # type: ignore[misc]
+        inner = session._sslobj
+        session.read, session.write, session.pending = inner.read, inner.write, inner.pending
+        return session
+
+
+class _Accepted(_Direct):
+    """A downstream's session: a failed handshake reports "want read" once.
+
+    asyncio and uvloop close at the first error without flushing, so the client would never see the alert that says why
+    (RFC 6066 §3 asks for `unrecognized_name`). "Want read" makes them flush; the client's next byte or its close brings the
+    error back, and the handshake deadline bounds the wait.
     """
 
     edge_sni: str | None = None
     """Canonical server name; read by accept/peer when the handshake is done."""
     _has_told = False
-
-    @classmethod
-    def _create(cls, *arguments: Any, **named: Any) -> Any:
-        session: Any = super()._create(*arguments, **named)  # type: ignore[misc]
-        session.read, session.write = session._sslobj.read, session._sslobj.write
-        return session
 
     def do_handshake(self) -> None:
         try:
@@ -78,7 +82,7 @@ def public_context(
 ) -> ssl.SSLContext:
     """TLS for the public listener: 1.2 and 1.3, no client certificates, only for the names it serves."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = _Session
+    context.sslobject_class = _Accepted
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CIPHERS_TLS12)
@@ -106,6 +110,7 @@ def upstream_context(chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> ssl
     byte, because CPython has no verify callback. Names are not compared here: `check_hostname` knows DNS names only.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslobject_class = _Direct
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.hostname_checks_common_name = False
