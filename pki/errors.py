@@ -6,6 +6,7 @@ PkiError
 ├── SvidRejected           a presented certificate chain does not prove the identity (a rule of `svid.RULES`)
 ├── IssueRefused           the authority's rules do not allow this certificate            (issue-cert exit 3)
 ├── CsrRejected            the signing request itself is bad                              (issue-cert exit 6)
+├── MaterialRejected       what a gateway should be added with is not whole, not valid, or not a gateway's
 ├── AuthorityLocked        no or wrong passphrase, locked by another process, expired, or missing   (exit 4)
 ├── UnsafeFile             a file or directory that others can read, write or redirect    (exit 4)
 ├── WouldOverwrite         something is already there                                     (issue-cert exit 5)
@@ -51,6 +52,10 @@ class IssueRefused(RuledPkiError):
 
 class CsrRejected(RuledPkiError):
     """The certificate signing request is not acceptable: signature, key, or something asked for beyond a key."""
+
+
+class MaterialRejected(PkiError):
+    """The directory does not hold what another gateway can be added with. The text says what is wrong."""
 
 
 class AuthorityLocked(PkiError):

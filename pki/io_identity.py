@@ -4,6 +4,9 @@ public listener's). Issued when missing, renewed at two thirds of their life, or
 Called at start and hourly. When nothing is due nothing is unlocked: the authority's passphrase is needed about every
 sixteen hours, for some milliseconds. Intermediates are renewed on the way when the root's passphrase can be found without
 asking anybody, and reported as a warning when it cannot.
+
+A gateway without a CA has joined another one's (`io_material`): nothing is issued there, only judged. Past two thirds of
+their life its certificates are a warning that says how to renew them, after their end a reason not to start.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pki import io_output
 from pki.errors import AuthorityLocked, IssueRefused
-from pki.io_authority import Authority
+from pki.io_authority import Authority, Issued
 from pki.io_files import private_directory
 from pki.io_keys import Passphrases, make_ec, private_pem
-from pki.issue import ISSUER_ROLES, IssueRequest, IssuerRole, NameSpace, name_space, parse_ip
+from pki.io_output import Held
+from pki.issue import ISSUER_ROLES, LEAF_LIFE, IssueRequest, IssuerRole, NameSpace, name_space, parse_ip
 from pki.spiffe import SpiffeId
 
 UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
@@ -56,6 +60,9 @@ def ensure_gateway_identities(
     identity = state / "identity"
     private_directory(state)
     private_directory(identity)
+    joined = None if os.path.lexists(state / "ca") else io_output.read(identity / "gateway")
+    if joined is not None and str(SpiffeId.of(trust_domain, "gw", gateway_name)) not in joined.names:
+        return Renewal((), _joined_warnings(identity, joined, trust_domain, hosts, now))
     due = _due(identity, trust_domain, hosts, now, gateway_name)
     if not due:
         return Renewal((), ())
@@ -89,12 +96,50 @@ def _due(identity: Path, trust_domain: str, hosts: Sequence[str], now: datetime,
         due.append("gateway")
     if hosts:
         public = io_output.read(identity / "public")
-        if public is None or public.names != _host_names(hosts) or not public.is_fresh(now):
+        if public is None or public.names != host_names(hosts) or not public.is_fresh(now):
             due.append("public")
     return due
 
 
-def _host_names(hosts: Sequence[str]) -> frozenset[str]:
+def _joined_warnings(
+    identity: Path, gateway: Held, trust_domain: str, hosts: Sequence[str], now: datetime
+) -> tuple[str, ...]:
+    """What is to be said of a gateway that joined.
+
+    Raises:
+        AuthorityLocked: a certificate is missing or has ended, and nobody here can make another.
+        IssueRefused: they are not those of a gateway of this trust domain, or do not name a host.
+    """
+    own_id = next((name for name in gateway.names if name.startswith(f"spiffe://{trust_domain}/gw/")), None)
+    if own_id is None:
+        raise IssueRefused("trust-domain", f"{identity / 'gateway'} holds no gateway of {trust_domain}")
+    remedy = (
+        f"on the machine of the CA: scripts/issue-cert.py {own_id.rpartition('/')[2]} --role gateway --if-needed; "
+        "here: edge init DIR --join with what it wrote"
+    )
+    held = {"gateway": gateway}
+    if hosts:
+        public = io_output.read(identity / "public")
+        missing = sorted(host_names(hosts) - (public.names if public is not None else frozenset()))
+        if public is None:
+            raise AuthorityLocked(f"{identity / 'public'}: no certificate for the public listener; {remedy}")
+        if missing:
+            raise IssueRefused(
+                "hosts", f"the public listener's certificate does not name {', '.join(missing)}; {remedy}"
+            )
+        held["public"] = public
+    for name, each in held.items():
+        if now > each.not_after:
+            raise AuthorityLocked(f"{identity / name}: ended at {each.not_after:%Y-%m-%dT%H:%M:%SZ}; {remedy}")
+    return tuple(
+        f"the {name} certificate ends at {each.not_after:%Y-%m-%dT%H:%M:%SZ}; {remedy}"
+        for name, each in held.items()
+        if not each.is_fresh(now)
+    )
+
+
+def host_names(hosts: Sequence[str]) -> frozenset[str]:
+    """The hosts as a certificate's names are spelled."""
     return frozenset(str(parse_ip(host) or host) for host in hosts)
 
 
@@ -132,11 +177,22 @@ def _issue_gateway(authority: Authority, target: Path, name: str, now: datetime)
     io_output.write(target, issued, key_pem=private_pem(key), bundle_pem=bundle, root_sha256=root, replace=True)
 
 
-def _issue_public(authority: Authority, target: Path, hosts: Sequence[str], now: datetime) -> None:
+def issue_public(
+    authority: Authority, hosts: Sequence[str], now: datetime, *, name: str, requester: str, life: timedelta = LEAF_LIFE
+) -> tuple[Issued, bytes]:
+    """A certificate for a public listener that answers for `hosts`, and its key in PEM.
+
+    Raises:
+        IssueRefused, NotRecorded, SelfCheckFailed: see `Authority.issue`.
+    """
     key = make_ec("p256")
     dns = tuple(host for host in hosts if parse_ip(host) is None)
     ips = tuple(str(ip) for host in hosts if (ip := parse_ip(host)) is not None)
-    request = IssueRequest("edge", "public", key.public_key(), dns, ips, requester="gateway")
-    issued = authority.issue(request, now)
+    request = IssueRequest("edge", name, key.public_key(), dns, ips, life=life, requester=requester)
+    return authority.issue(request, now), private_pem(key)
+
+
+def _issue_public(authority: Authority, target: Path, hosts: Sequence[str], now: datetime) -> None:
+    issued, key_pem = issue_public(authority, hosts, now, name="public", requester="gateway")
     root, bundle = authority.root_sha256, authority.bundle_pem()
-    io_output.write(target, issued, key_pem=private_pem(key), bundle_pem=bundle, root_sha256=root, replace=True)
+    io_output.write(target, issued, key_pem=key_pem, bundle_pem=bundle, root_sha256=root, replace=True)

@@ -12,6 +12,7 @@ state/issued/orders/               0700, replaced as a whole
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -43,9 +44,16 @@ class Held:
 
 
 def write(
-    target: Path, issued: Issued, *, key_pem: bytes | None, bundle_pem: bytes, root_sha256: str, replace: bool
+    target: Path,
+    issued: Issued,
+    *,
+    key_pem: bytes | None,
+    bundle_pem: bytes,
+    root_sha256: str,
+    replace: bool,
+    more: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> None:
-    """Write the directory of one certificate.
+    """Write the directory of one certificate; `more`: further files, name → content and mode.
 
     Raises:
         WouldOverwrite: something is there and `replace` is false.
@@ -60,7 +68,7 @@ def write(
     }
     if key_pem is not None:
         files["key.pem"] = (key_pem, 0o600)
-    replace_directory(target, files, replace=replace)
+    replace_directory(target, files | dict(more or {}), replace=replace)
 
 
 def facts(issued: Issued, root_sha256: str) -> dict[str, object]:
@@ -81,16 +89,17 @@ def facts(issued: Issued, root_sha256: str) -> dict[str, object]:
     }
 
 
-def read(target: Path) -> Held | None:
+def read(target: Path, prefix: str = "") -> Held | None:
     """What stands in `target`; None when there is no whole, matching set of chain, key (where there is one) and bundle.
+    `prefix` comes before the names of chain and key.
 
     Raises:
         UnsafeFile: the key is open to others; a key that leaked is not renewed silently.
     """
     try:
-        leaf = x509.load_pem_x509_certificates((target / "chain.pem").read_bytes())[0]
+        leaf = x509.load_pem_x509_certificates((target / f"{prefix}chain.pem").read_bytes())[0]
         bundle_pem = (target / "bundle.pem").read_bytes()
-        key_path = target / "key.pem"
+        key_path = target / f"{prefix}key.pem"
         if key_path.exists() or key_path.is_symlink():
             key = load_pem_private_key(read_private(key_path), None)
             if key.public_key() != leaf.public_key():

@@ -4,6 +4,9 @@ Progress on stderr in five short steps, the result on stdout. Exit codes: 0 issu
 2 usage, 3 refused by policy, 4 the authority is locked, unsafe or missing, 5 would overwrite, 6 bad signing request,
 7 could not be recorded (nothing was handed out), 8 the self-check failed (revoked), 70 a bug.
 
+A gateway gets two: its identity, and beside it the certificate of its public listener, for the hosts of edge.yaml here
+(`pki.io_material`); `edge init DIR --join` takes both.
+
 argparse, because the usage and the exit codes are those of a script of its own, not of `edge`.
 """
 
@@ -27,7 +30,7 @@ from edge.cli.locate import locate
 from edge.config import io_load, issuing
 from edge.config.issuing import IssuingPolicy
 from edge.errors import ConfigError, UnsafeState
-from pki import csr, io_output
+from pki import csr, io_material, io_output
 from pki.errors import (
     AuthorityLocked,
     CsrRejected,
@@ -41,7 +44,7 @@ from pki.errors import (
 )
 from pki.io_authority import Authority, Issued
 from pki.io_files import check_target, private_directory
-from pki.io_identity import UPSTREAM_ROLES
+from pki.io_identity import GATEWAY_NAME, UPSTREAM_ROLES, host_names, issue_public
 from pki.io_keys import CURVES, Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest, check_life
 from pki.spiffe import Role, SpiffeId
@@ -66,12 +69,23 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """The authority, how it is opened, and whether what stands in the target gives way."""
+
+    ca: Path
+    passphrases: Passphrases
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Wanted:
     """What was asked for, after the policy agreed."""
 
     role: Role
     spiffe_id: SpiffeId
     dns: tuple[str, ...]
+    hosts: tuple[str, ...]
+    """What a gateway's public listener answers for; its certificate is made too."""
     target: Path
 
 
@@ -124,19 +138,47 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _result(arguments, wanted.target, None, "dry run: nothing was signed")
         return 0
-    request = IssueRequest(
-        wanted.role, wanted.spiffe_id.name, key, wanted.dns, life=arguments.ttl, requester="issue-cert"
-    )
-    with Authority.open(ca, passphrases, now=now) as authority:
-        numbers = {"recorded": 3, "signed": 4, "verified": 5}
-        issued = authority.issue(request, now, lambda step, text: _step(arguments, numbers[step], step, text))
-        bundle = authority.bundle_pem(roles=UPSTREAM_ROLES if wanted.role == "gw" else ())
-        root = authority.root_sha256
-        io_output.write(wanted.target, issued, key_pem=key_pem, bundle_pem=bundle, root_sha256=root, replace=replace)
+    issued, root = _issue(arguments, wanted, key, key_pem, _Place(ca, passphrases, replace), now)
+    if wanted.hosts and not arguments.quiet:
+        print(f"      public    {', '.join(wanted.hosts)}", file=sys.stderr)
     if arguments.verbose:
         print(f"      root      sha256:{root}", file=sys.stderr)
     _result(arguments, wanted.target, (issued, root), "issued")
     return 0
+
+
+def _issue(
+    arguments: argparse.Namespace,
+    wanted: _Wanted,
+    key: ec.EllipticCurvePublicKey,
+    key_pem: bytes | None,
+    place: _Place,
+    now: datetime,
+) -> tuple[Issued, str]:
+    """Sign and write; → what was issued and the root's fingerprint."""
+    name, life = wanted.spiffe_id.name, arguments.ttl
+    request = IssueRequest(wanted.role, name, key, wanted.dns, life=life, requester="issue-cert")
+    numbers = {"recorded": 3, "signed": 4, "verified": 5}
+    with Authority.open(place.ca, place.passphrases, now=now) as authority:
+        more: io_material.Files = {}
+        if wanted.hosts:  # first, because a host outside the `edge` intermediate must stop both
+            public = issue_public(
+                authority, wanted.hosts, now, name=f"{name}-public", requester="issue-cert", life=life
+            )
+            more = io_material.public_files(*public)
+        issued = authority.issue(request, now, lambda step, text: _step(arguments, numbers[step], step, text))
+        bundle = authority.bundle_pem(roles=UPSTREAM_ROLES if wanted.role == "gw" else ())
+        root = authority.root_sha256
+        io_output.write(
+            wanted.target,
+            issued,
+            key_pem=key_pem,
+            bundle_pem=bundle,
+            root_sha256=root,
+            replace=place.replace,
+            more=more,
+        )
+    return issued, root
 
 
 def _check_policy(arguments: argparse.Namespace, policy: IssuingPolicy) -> _Wanted:
@@ -163,8 +205,17 @@ def _check_policy(arguments: argparse.Namespace, policy: IssuingPolicy) -> _Want
                 "dns-not-granted", f"{', '.join(beyond)}: {policy.services_file} grants {name} only {have}"
             )
         dns = dns or grant.dns
+    hosts: tuple[str, ...] = ()
+    if role == "gw":
+        if name == GATEWAY_NAME:
+            raise IssueRefused(
+                "gateway-name", f"{name} is the gateway that holds the CA; give the other one its own name"
+            )
+        own_name = f"{name}.internal"
+        dns = dns or ((own_name,) if policy.allows_dns(own_name) else ())
+        hosts = () if arguments.csr else policy.public_hosts
     target = arguments.out or policy.state / "issued" / (name if role == "svc" else f"{arguments.role}-{name}")
-    return _Wanted(role, spiffe_id, dns, Path(os.path.abspath(target)))
+    return _Wanted(role, spiffe_id, dns, hosts, Path(os.path.abspath(target)))
 
 
 def _lines_to_add(file: str, name: str) -> str:
@@ -206,7 +257,12 @@ def _record_refusal(
 
 def _is_fresh(wanted: _Wanted, now: datetime) -> bool:
     held = io_output.read(wanted.target)
-    return held is not None and held.names == {str(wanted.spiffe_id), *wanted.dns} and held.is_fresh(now)
+    if held is None or held.names != {str(wanted.spiffe_id), *wanted.dns} or not held.is_fresh(now):
+        return False
+    public = io_output.read(wanted.target, io_material.PUBLIC) if wanted.hosts else None
+    return not wanted.hosts or (
+        public is not None and public.names == host_names(wanted.hosts) and public.is_fresh(now)
+    )
 
 
 def _routes(policy: IssuingPolicy, wanted: _Wanted) -> str:
@@ -232,8 +288,7 @@ def _result(arguments: argparse.Namespace, target: Path, issued: tuple[Issued, s
         known = io_output.facts(*issued) if issued else {}
         print(json.dumps({"outcome": outcome, "directory": str(target), **known}))
     elif issued:
-        names = "cert.pem,chain.pem,bundle.pem,identity.json,issuance.tlog-proof"
-        print(f"{target}/{{{names}}}" if arguments.csr else f"{target}/{{key.pem,{names}}}")
+        print(f"{target}/{{{','.join(sorted(os.listdir(target)))}}}")
     else:
         print(f"{target}: {outcome}")
 

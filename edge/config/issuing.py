@@ -29,6 +29,8 @@ class IssuingPolicy:
     dns_suffixes: tuple[str, ...]
     """Without leading dot."""
     grants: Mapping[str, Grant]
+    public_hosts: tuple[str, ...]
+    """Hosts of the public listener that the CA certifies; empty when it has a certificate of its own."""
     has_outside_identity: bool
     """An outside authority is configured; the bundled CA is not used, whatever lies in the state directory."""
 
@@ -61,5 +63,6 @@ def read(sources: Sources) -> IssuingPolicy:
         services_file=table.document.file,
         dns_suffixes=tuple(suffix.removeprefix(".") for suffix in suffixes),
         grants=grants.sound,
+        public_hosts=(hosts or ()) if edge.listeners.public.tls is None else (),
         has_outside_identity=edge.identity is not None,
     )

@@ -159,6 +159,32 @@ def test_other_roles_need_no_grant_and_go_elsewhere(run: Run, home: Path, role: 
     assert facts["spiffe_id"] == f"spiffe://mesh.internal/{path}/orders"
 
 
+def test_a_gateway_gets_its_listeners_certificate_too(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("edge-b", "--role", "gateway") == 0
+    assert "public    localhost" in capsys.readouterr().err
+    issued = home / "state" / "issued" / "gateway-edge-b"
+    public = ["public-chain.pem", "public-issuance.tlog-proof", "public-key.pem"]
+    assert sorted(os.listdir(issued)) == sorted(FILES + public)
+    assert (issued / "bundle.pem").read_text().count("BEGIN") == 4  # root, svc, gw, op
+    assert run("edge-b", "--role", "gateway", "--if-needed") == 0
+    assert "still fresh" in capsys.readouterr().out
+    (home / "edge.yaml").write_text(EDGE.replace("[localhost]", "[localhost, new.example]"))
+    assert run("edge-b", "--role", "gateway", "--if-needed") == 3  # the `edge` intermediate does not cover it yet
+    assert "new.example" in capsys.readouterr().err
+
+
+def test_a_listener_with_its_own_certificate_gets_none(run: Run, home: Path) -> None:
+    (home / "edge.yaml").write_text(EDGE.replace("[localhost]", "[localhost], tls: {certificate: a.pem, key: b.pem}"))
+    assert run("edge-b", "--role", "gateway", "-q") == 0
+    assert sorted(os.listdir(home / "state" / "issued" / "gateway-edge-b")) == FILES
+
+
+def test_the_first_gateways_name_is_taken(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("edge", "--role", "gateway") == 3
+    assert "its own name" in capsys.readouterr().err
+    assert last_leaf(home)["event.reason"] == "gateway-name"
+
+
 def test_exit_4_wrong_passphrase_open_files_missing_authority(run: Run, home: Path) -> None:
     wrong = home / "wrong"
     wrong.write_text("wrong\n")
