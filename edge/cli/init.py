@@ -9,77 +9,96 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import edge
-from edge.cli.templates import OUTSIDE_FILES, POLICY_FILES, edge_yaml
+from edge.cli import joining
+from edge.cli.joining import Wishes, check_choices, write_edge_yaml, write_policies
+from edge.cli.templates import OUTSIDE_FILES, POLICY_FILES, Choices
+from edge.errors import ConfigError, UnsafeState
 from pki.errors import AuthorityLocked, PkiError, UnsafeFile, WouldOverwrite
 from pki.io_authority import create
-from pki.io_files import private_directory, read_private, write_private
+from pki.io_files import private_directory, read_private
 from pki.io_identity import ensure_gateway_identities
 from pki.io_keys import Passphrases, make_passphrase
 from pki.issue import name_space
 from pki.spiffe import check_trust_domain
 
-_TEMPLATES = Path(edge.__file__).resolve().parent.parent / "policies"
-
 
 def command(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made when missing.")],
-    trust_domain: Annotated[str, typer.Option(help="Name of the trust domain.")] = "mesh.internal",
+    trust_domain: Annotated[str | None, typer.Option(help="Name of the trust domain. Default: mesh.internal")] = None,
     host: Annotated[list[str] | None, typer.Option(help="Host of the public listener; repeatable.")] = None,
+    bind: Annotated[str, typer.Option(help="Where the public listener listens.")] = "127.0.0.1:8443",
+    store: Annotated[
+        str | None, typer.Option(help="Store of the limits; ${NAME} is read from the environment. Default: embedded")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="State directory. Default: DIR/state")] = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(metavar="MATERIAL", help="Join another gateway's CA; from issue-cert.py --role gateway."),
+    ] = None,
     ca: Annotated[
         bool, typer.Option("--ca/--no-ca", help="Make the bundled CA and the gateway's certificates.")
     ] = True,
     passphrase_file: Annotated[Path | None, typer.Option(help="Passphrase of the issuing keys (mode 0600).")] = None,
     root_passphrase_file: Annotated[Path | None, typer.Option(help="Passphrase of the root key (mode 0600).")] = None,
 ) -> None:
-    """Write edge.yaml, policies, CA and gateway certificates into DIR."""
-    hosts = host or ["localhost", "api.example.com"]
+    """Write edge.yaml, policies, CA and gateway certificates into DIR. With --join: everything but the CA, and DIR may
+    hold edge.yaml and policies already; run again with newer material, it renews the certificates and nothing else."""
+    check_choices(bind, store)
+    wishes = Wishes(trust_domain, tuple(host or ()), bind, store, state)
     try:
-        _check_free(directory, with_ca=ca)
-        check_trust_domain(trust_domain)
-        name_space(hosts)
-        state = directory / "state"
-        passphrases = _passphrases(state / "ca", passphrase_file, root_passphrase_file) if ca else {}
-        _write_files(directory, trust_domain, hosts, with_ca=ca)
-        if ca:
-            _make_authority(state, trust_domain, hosts, passphrases)
-    except (UnsafeFile, AuthorityLocked) as error:
+        if join is not None:
+            if not ca or passphrase_file or root_passphrase_file:
+                raise typer.BadParameter("a gateway that joins has no CA, so none of its options apply")
+            joining.run(directory, join, wishes, datetime.now(UTC), _say)
+        else:
+            _make(directory, wishes, with_ca=ca, secrets=(passphrase_file, root_passphrase_file))
+    except (UnsafeFile, AuthorityLocked, UnsafeState) as error:
         _say(str(error))
         raise typer.Exit(4) from error
-    except (PkiError, OSError) as error:
+    except (PkiError, ConfigError, OSError) as error:
         _say(str(error))
         raise typer.Exit(1) from error
-    if not ca:
+
+
+def _make(directory: Path, wishes: Wishes, *, with_ca: bool, secrets: tuple[Path | None, Path | None]) -> None:
+    """A gateway of its own."""
+    trust_domain = wishes.trust_domain or "mesh.internal"
+    choices = Choices(
+        trust_domain=trust_domain,
+        hosts=wishes.hosts or ("localhost", "api.example.com"),
+        origin=f"{trust_domain}/log",
+        has_outside_identity=not with_ca,
+        bind=wishes.bind,
+        state=wishes.state_text,
+        store=wishes.store or "embedded",
+    )
+    state = wishes.state or directory / "state"
+    _check_free(directory, state, with_ca=with_ca)
+    check_trust_domain(trust_domain)
+    name_space(choices.hosts)
+    passphrases = _passphrases(state / "ca", *secrets) if with_ca else {}
+    write_edge_yaml(directory, choices)
+    write_policies(directory)
+    private_directory(state)
+    if with_ca:
+        _make_authority(state, trust_domain, choices.hosts, passphrases)
+    else:
         _say(f"no CA was made; put the outside authority's files in place: {', '.join(OUTSIDE_FILES)}")
     _say(f"wrote {directory}; next: edge serve -c {directory / 'edge.yaml'}")
 
 
-def _check_free(directory: Path, *, with_ca: bool) -> None:
-    wanted = [
-        "edge.yaml",
-        *(f"policies/{name}" for name in POLICY_FILES),
-        *(["state/ca", "state/identity"] if with_ca else []),
-    ]
-    for name in wanted:
-        if os.path.lexists(directory / name):
-            raise WouldOverwrite(f"{directory / name} exists; nothing was written. Choose another directory")
-
-
-def _write_files(directory: Path, trust_domain: str, hosts: list[str], *, with_ca: bool) -> None:
-    (directory / "policies").mkdir(parents=True, exist_ok=True)
-    private_directory(directory / "state")
-    text = edge_yaml(trust_domain=trust_domain, hosts=hosts, outside=not with_ca)
-    files = {directory / "edge.yaml": text.encode()}
-    files |= {directory / "policies" / name: (_TEMPLATES / name).read_bytes() for name in POLICY_FILES}
-    for path, content in files.items():
-        write_private(path, content)
-        path.chmod(0o644)  # policies are no secret, and reviewers read them
+def _check_free(directory: Path, state: Path, *, with_ca: bool) -> None:
+    wanted = [directory / "edge.yaml", *(directory / "policies" / name for name in POLICY_FILES)]
+    for path in [*wanted, *([state / "ca", state / "identity"] if with_ca else [])]:
+        if os.path.lexists(path):
+            raise WouldOverwrite(f"{path} exists; nothing was written. Choose another directory")
 
 
 def _passphrases(ca: Path, issuing: Path | None, root: Path | None) -> dict[str, bytes | None]:
@@ -91,7 +110,7 @@ def _passphrases(ca: Path, issuing: Path | None, root: Path | None) -> dict[str,
     }
 
 
-def _make_authority(state: Path, trust_domain: str, hosts: list[str], chosen: dict[str, bytes | None]) -> None:
+def _make_authority(state: Path, trust_domain: str, hosts: Sequence[str], chosen: dict[str, bytes | None]) -> None:
     unattended = [name for name, passphrase in chosen.items() if passphrase is None]
     passphrases = {name: passphrase or make_passphrase() for name, passphrase in chosen.items()}
     now = datetime.now(UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from edge.cli import init
+from edge.cli import init, issue
 from edge.cli.templates import POLICY_FILES
 from edge.config import io_load
 from edge.config.parse import parse
@@ -114,6 +115,91 @@ def test_no_ca_leaves_the_authority_to_others(run: Init, tmp_path: Path) -> None
     assert set(document["identity"]) == {"certificate", "key", "bundle"}
     assert set(document["listeners"]["public"]["tls"]) == {"certificate", "key"}
     assert os.listdir(tmp_path / "edge" / "state") == []
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gateway, with what its CA made for another one; copied, never used itself."""
+    home = tmp_path_factory.mktemp("first") / "a"
+    init.command(home, host=["localhost"])
+    assert issue.main(["edge-b", "--role", "gateway", "-q", "-c", str(home / "edge.yaml")]) == 0
+    return home
+
+
+@pytest.fixture
+def material(first: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(first, tmp_path / "a") / "state" / "issued" / "gateway-edge-b"
+
+
+def test_a_second_gateway_joins_and_renews(run: Init, tmp_path: Path, material: Path) -> None:
+    home = tmp_path / "b c"
+    result = run(home, "--join", material, "--state", home / "st ate", "--bind", "[::1]:443")
+    assert result.exit_code == 0, result.output
+    assert "EDGE_STORE" in result.stderr
+    config = parse(io_load.load(home / "edge.yaml", {"EDGE_STORE": "unix:///run/store.sock"}))
+    assert (config.trust_domain, config.unissued, config.state) == ("mesh.internal", (), home / "st ate")
+    assert (config.listeners.public.bind, config.listeners.public.hosts) == (("::1", 443), ("localhost",))
+    assert config.audit.origin == "mesh.internal/log/edge-b"
+    assert not (home / "st ate" / "ca").exists()
+    edge_yaml = (home / "edge.yaml").read_bytes()
+    renewed = run(home, "--join", material)
+    assert (renewed.exit_code, "renewed spiffe://mesh.internal/gw/edge-b" in renewed.stderr) == (0, True)
+    assert (home / "edge.yaml").read_bytes() == edge_yaml
+
+
+def test_edge_yaml_and_policies_that_are_there_stay(run: Init, tmp_path: Path, material: Path) -> None:
+    home = tmp_path / "b"
+    (home / "policies").mkdir(parents=True)
+    (home / "policies" / "services.yaml").write_text("services: {}\n")
+    text = (tmp_path / "a" / "edge.yaml").read_text().replace("state: state ", "state: here ")
+    (home / "edge.yaml").write_text(text)
+    assert run(home, "--join", material).exit_code == 0
+    assert ((home / "edge.yaml").read_text(), os.listdir(home / "policies")) == (text, ["services.yaml"])
+    assert (home / "here" / "identity" / "gateway" / "key.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--no-ca"], 2, ""),
+        (["--bind", "here"], 2, ""),
+        (["--store", "valkey://store.internal:6379"], 2, ""),
+        (["--trust-domain", "other.internal"], 1, "mesh.internal"),
+        (["--host", "elsewhere.example"], 1, "first gateway's edge.yaml"),
+    ],
+)
+def test_a_join_that_cannot_be_writes_nothing(
+    run: Init, tmp_path: Path, material: Path, arguments: list[str], code: int, said: str
+) -> None:
+    result = run(tmp_path / "b", "--join", material, *arguments)
+    assert (result.exit_code, said in result.stderr) == (code, True)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("text", ["trust_domain: other.internal\n", "identity: {certificate: a, key: b, bundle: c}\n"])
+def test_edge_yaml_of_another_authority_does_not_join(run: Init, tmp_path: Path, material: Path, text: str) -> None:
+    (tmp_path / "b" / "policies").mkdir(parents=True)
+    (tmp_path / "b" / "policies" / "services.yaml").write_text("services: {}\n")
+    domain = "" if "trust_domain" in text else "trust_domain: mesh.internal\n"
+    listeners = 'listeners:\n  public: {bind: "127.0.0.1:0", hosts: [localhost]}\n'
+    (tmp_path / "b" / "edge.yaml").write_text(domain + text + listeners)
+    assert run(tmp_path / "b", "--join", material).exit_code == 1
+    assert not (tmp_path / "b" / "state").exists()
+
+
+def test_material_without_a_listener_needs_hosts(run: Init, tmp_path: Path, material: Path) -> None:
+    for path in material.glob("public-*"):
+        path.unlink()
+    assert run(tmp_path / "b", "--join", material).exit_code == 1
+    result = run(tmp_path / "b", "--join", material, "--host", "localhost")
+    document = yaml.safe_load((tmp_path / "b" / "edge.yaml").read_text())
+    assert (result.exit_code, set(document["listeners"]["public"]["tls"])) == (0, {"certificate", "key"})
+    assert "tls/chain.pem" in result.stderr
+
+
+def test_a_gateway_with_a_ca_does_not_join(run: Init, tmp_path: Path, material: Path) -> None:
+    result = run(tmp_path / "a", "--join", material)
+    assert (result.exit_code, "CA of its own" in result.stderr) == (1, True)
 
 
 class Terminal(io.StringIO):
