@@ -56,8 +56,9 @@ class Exchange:
     _body: tuple[bytes, ...] = ()
     """Of the request, while there is no upstream to take it."""
     _body_bytes = 0
-    _body_ended = True
+    _body_ended = False
     _body_paused = False
+    _answer_paused = False
     _wants_continue = False
     _bytes_out = 0
     _status = 0
@@ -81,10 +82,11 @@ class Exchange:
     # -- from the shell -------------------------------------------------------------------------
 
     def start(self, request: Request, *, wants_continue: bool = False) -> None:
-        """Walk the line with a parsed request."""
+        """Walk the line with a parsed request; what is there of its body may have come before (then `request` was set)."""
         self.request = request
         self._walk = Walk(request, self.peer)
-        self._body_ended = not request.has_body
+        if not request.has_body:
+            self._body_ended = True
         self._wants_continue = wants_continue
         self._advance()
 
@@ -99,7 +101,7 @@ class Exchange:
             return
         if self._connection is None:
             self._body = (*self._body, body)
-            if not self._body_paused and sum(map(len, self._body)) > BODY_BUFFER_BYTES:
+            if not self._body_paused and self._body_bytes > BODY_BUFFER_BYTES:
                 self._body_paused = True
                 self.downstream.pause_body(is_paused=True)
         else:
@@ -109,6 +111,7 @@ class Exchange:
         self._body_ended = True
         if self._connection is not None and not self._is_over:
             self._connection.send(b"0\r\n\r\n" if self._is_chunked else b"", is_complete=True)
+            self._arm()
 
     def on_gone(self) -> None:
         """The downstream left; the upstream is told by the end of its connection."""
@@ -129,6 +132,7 @@ class Exchange:
     def pause_answer(self, *, is_paused: bool) -> None:
         """The downstream cannot take more of the answer at the moment (or can again)."""
         if self._connection is not None and not self._is_over:
+            self._answer_paused = is_paused
             if is_paused:
                 self._deadline_s = 0.0  # the client is slow, not the upstream
                 self._connection.pause_reading()
@@ -153,6 +157,8 @@ class Exchange:
                 self._await(step, self._advance)
                 return
             self._admission = step
+            if self._body_bytes > step.permit.match.route.max_body_bytes:
+                raise PayloadTooLarge("body-above-route-limit")
             self._slot = self._shared.recorder.admit(
                 self.decision_id, self._walk.request, self.peer, step, self._gateway.bundle_hash, self._wall_ns
             )
@@ -245,7 +251,8 @@ class Exchange:
             body = b""
         if is_complete and request.chunked:
             body += b"0\r\n\r\n"
-        self._arm()
+        if is_complete:
+            self._arm()
         connection.start(self, head + framing + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
         if self._wants_continue and not is_complete:
             self._wants_continue = False
@@ -262,6 +269,7 @@ class Exchange:
         return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked and body else body
 
     def _arm(self) -> None:
+        """From now on it is the upstream's turn."""
         assert self._admission is not None
         self._deadline_s = self._shared.loop.time() + self._admission.permit.match.route.upstream.timeout_s
 
@@ -298,7 +306,8 @@ class Exchange:
 
     def on_upstream_flush(self) -> None:
         if not self._is_over:
-            self._arm()
+            if self._body_ended and not self._answer_paused:
+                self._arm()
         elif self._is_held:
             return  # the last bytes wait in the shell's buffer for the leaf
         self.downstream.flush()
@@ -334,6 +343,10 @@ class Exchange:
         self._upstream_error(error)
 
     def on_upstream_paused(self, *, is_paused: bool) -> None:
+        if not self._body_ended:  # while the client has to send, its own deadline runs; now the upstream has to take
+            self._deadline_s = 0.0
+            if is_paused:
+                self._arm()
         self.downstream.pause_body(is_paused=is_paused)
 
     # -- endings --------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ class Deadlines:
     idle_s: float = 60.0
     """Between two requests on a connection that is kept alive."""
     body_s: float = 30.0
-    """Without one byte of a body that was announced."""
+    """Without one byte of a body that was announced; each byte that comes gives `1 / least_bytes_per_s` more, up to this."""
     write_s: float = 30.0
-    """Without the downstream taking one byte of its answer."""
+    """In which a downstream that is behind takes what `least_bytes_per_s` makes of it."""
+    least_bytes_per_s: float = 240.0
+    """Of a body or an answer: what a modem of 1995 managed tenfold. Slower is somebody who holds on to a connection."""
     linger_s: float = 2.0
     """After an answer that closes, for the client to read it before the socket goes."""
     drain_s: float = 4.0

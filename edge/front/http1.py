@@ -8,88 +8,74 @@ One `Http1` per connection. Laws:
 - What llhttp lets pass and an edge must not (research: http-hardening) is refused here by the raw request line, and in
   `parse` by field.
 - After an answer that leaves the reading position in doubt the connection closes; nothing is resynchronised.
+- Nothing new is begun for a client that does not take what it was answered before (attacks C4).
 """
 
 from __future__ import annotations
 
 import asyncio
 
-import httptools
-
 from edge.accept.peer import peer_of
 from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, UriTooLong
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
-from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error
+from edge.front.message import Message
+from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error, untaken_bytes
 from edge.model.http import RawField, Request
-from edge.parse.request import MAX_TARGET_BYTES, METHODS, build
+from edge.parse.request import MAX_TARGET_BYTES, build
 
 MAX_HEAD_BYTES = 32_768
 MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
-MAX_DISCARD_BYTES = 262_144
-"""What is read and thrown away of a body that was refused, so that the client sees the answer before the close."""
-
-_METHODS = {method.encode("ascii"): method for method in METHODS}
 
 
 class Http1(Connection):
     """One downstream connection; the `Downstream` of its exchanges."""
 
     __slots__ = (
-        "_body_left",
         "_consuming",
         "_deadline_s",
-        "_discarded",
         "_exchange",
-        "_fields",
         "_front",
         "_in_body",
-        "_in_trailers",
         "_is_answered",
         "_is_chunked_answer",
         "_is_closing",
-        "_is_complete",
         "_is_counted",
         "_is_read_paused",
         "_is_reading_head",
+        "_is_write_paused",
         "_keep_alive",
-        "_method",
+        "_message",
         "_out",
-        "_parser",
         "_peer",
         "_pending",
         "_protocol",
-        "_tail",
-        "_target",
         "_transport",
+        "_untaken_bytes",
+        "_write_deadline_s",
     )
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._parser = httptools.HttpRequestParser(self)
+        self._message = Message()
         self._exchange: Exchange | None = None
         self._pending = b""
-        self._fields: list[RawField] = []
-        self._target = b""
         self._out: list[bytes] = []
         self._in_body = False
-        self._is_complete = False
-        self._in_trailers = False
         self._keep_alive = True
         self._is_closing = False
         self._is_chunked_answer = False
         self._consuming = False
         self._is_read_paused = False
         self._is_reading_head = False
+        self._is_write_paused = False
         self._is_answered = False
-        self._method = ""
         self._protocol = "1.1"
-        self._tail = b""
-        self._discarded = 0
-        self._body_left = 0
+        self._untaken_bytes = 0
         self._deadline_s = 0.0
+        self._write_deadline_s = 0.0
 
     # -- asyncio --------------------------------------------------------------------------------
 
@@ -111,8 +97,7 @@ class Http1(Connection):
         self._consume(data)
 
     def eof_received(self) -> bool:
-        # Half-close: an exchange under way may still be answered; otherwise nothing more can come.
-        return self._exchange is not None and not self._in_body
+        return False  # no TLS transport of asyncio can be half-closed; the loop would only complain about True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
@@ -125,14 +110,24 @@ class Http1(Connection):
         self._front.forget(self)
 
     def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self._await_reader()
         if self._exchange is not None:
             self._exchange.pause_answer(is_paused=True)
-        self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.write_s
 
     def resume_writing(self) -> None:
-        self._deadline_s = 0.0
+        self._is_write_paused = False
+        self._write_deadline_s = 0.0
         if self._exchange is not None:
             self._exchange.pause_answer(is_paused=False)
+        elif not self._is_closing:
+            self._go_on()
+
+    def _await_reader(self) -> None:
+        """From now on the client has to take what is written, or be cut."""
+        front = self._front
+        self._write_deadline_s = front.shared.loop.time() + front.deadlines.write_s
+        self._untaken_bytes = untaken_bytes(self._transport)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -142,30 +137,25 @@ class Http1(Connection):
             while data and not self._is_closing:
                 if self._in_body:
                     data = self._feed_body(data)
-                elif self._exchange is not None:
+                elif self._exchange is not None or self._is_write_paused:
                     self._hold(data)
                     return
                 else:
                     data = self._feed_head(data)
-            if self._is_closing and data:
-                self._discard(len(data))
         finally:
             self._consuming = False
 
     def _hold(self, data: bytes) -> None:
-        """Pipelined: the answer before it is not out yet."""
+        """Pipelined: the answer before it is not out yet, or not taken."""
         self._pending = data
         if len(data) > MAX_PIPELINED_BYTES:
             self._pause_reading()
 
-    def _discard(self, count: int) -> None:
-        self._discarded += count
-        if self._discarded > MAX_DISCARD_BYTES:
-            self._transport.abort()
-
     def _feed_head(self, data: bytes) -> bytes:
         if data.startswith(b"\r\n"):
-            return data[2:]  # RFC 9112 §2.2: an empty line before a request line is ignored
+            data = data[2:]  # RFC 9112 §2.2: one empty line before a request line is ignored; a flood of them is not
+            if not data:
+                return b""
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             self._wait_for_head(data)
@@ -175,8 +165,6 @@ class Http1(Connection):
         if known is not None:
             self._again(known)
             return rest
-        self._is_complete = self._in_trailers = False
-        self._fields = []
         self._deadline_s = 0.0
         error: EdgeError | None = None
         if end > MAX_HEAD_BYTES:
@@ -185,21 +173,17 @@ class Http1(Connection):
             error = request_line_error(head)
         else:
             try:
-                self._parser.feed_data(head)
-            except httptools.HttpParserUpgrade:
-                # The wish is ignored (RFC 9110 §7.8), or refused with its body by parse; this parser is of no more use.
-                self._parser = httptools.HttpRequestParser(self)
-            except httptools.HttpParserError as exc:
-                error = MalformedRequest("http1-syntax", type(exc).__name__)
-        self._begin(error, head)
-        return rest
+                self._message.feed_head(head)
+            except MalformedRequest as exc:
+                error = exc
+        return self._begin(error, head, rest)
 
     def _again(self, request: Request) -> None:
         """The bytes of a head that was parsed before: no body, HTTP/1.1, the connection is kept."""
         front = self._front
         self._deadline_s = 0.0
         self._is_reading_head = False
-        self._is_complete = self._keep_alive = True
+        self._keep_alive = True
         self._protocol = "1.1"
         exchange = self._exchange = Exchange(front.gateway, front.shared, self, self._peer)
         exchange.start(request)
@@ -217,72 +201,74 @@ class Http1(Connection):
         elif line_end > 0 and REQUEST_LINE.match(data) is None:
             error = request_line_error(data)
         if error is not None:
-            self._begin(error, b"")
+            self._begin(error, b"", b"")
             return
         if not self._pending and not self._is_reading_head:
             self._is_reading_head = True
             self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.head_s
         self._pending = data
 
-    def _begin(self, error: EdgeError | None, head: bytes) -> None:
-        """A head is in: make the exchange, and the request if it is one."""
+    def _begin(self, error: EdgeError | None, head: bytes, rest: bytes) -> bytes:
+        """A head is in: make the exchange, and the request if it is one. Gives back what is left of the bytes behind it."""
         front = self._front
         self._is_reading_head = False
         exchange = self._exchange = Exchange(front.gateway, front.shared, self, self._peer)
+        message = self._message
         if error is None:
+            self._keep_alive, self._protocol = message.keep_alive, message.protocol
             try:
-                request, framing = build(self._method, self._target, self._protocol, tuple(self._fields))
-                if request.has_body and self._is_complete:
+                request, framing = build(message.method, message.target, message.protocol, tuple(message.fields))
+                if request.has_body and message.is_complete:
                     raise MalformedRequest("framing-disagrees")  # llhttp saw no body where the fields announce one
             except EdgeError as exc:
                 error = exc
         if error is not None:
             self._keep_alive = False
             exchange.refuse(error)
-            return
-        self._in_body = not self._is_complete
-        self._body_left = request.content_length or 0
-        self._tail = b""
-        if self._in_body:
+            return b""
+        if message.is_complete:
+            if self._keep_alive and not framing.has_upgrade:
+                front.heads.put(head, request)
+        else:
+            exchange.request = request
+            message.expect_body(request.content_length)
+            self._in_body = True
             self._deadline_s = front.shared.loop.time() + front.deadlines.body_s
-        elif self._keep_alive and not framing.has_upgrade:
-            front.heads.put(head, request)
+            if rest:  # a body that came with its head is judged with it, and goes out with it
+                rest = self._feed_body(rest)
+                if not self._in_body and not message.is_complete:
+                    return b""
         exchange.start(request, wants_continue=framing.expects_continue)
+        return rest
 
     def _feed_body(self, data: bytes) -> bytes:
-        """Feed up to the end of the message, and give back what follows it."""
-        self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
+        """Feed up to the end of the message, pass its content on, and give back what follows it."""
+        exchange = self._exchange
         try:
-            if not self._body_left:
-                return self._feed_chunks(data)
-            piece, rest = (
-                (data, b"") if len(data) <= self._body_left else (data[: self._body_left], data[self._body_left :])
-            )
-            self._body_left -= len(piece)
-            self._parser.feed_data(piece)
-            return rest
-        except httptools.HttpParserError as exc:
-            self._in_body = False
-            self.must_close()
-            if self._exchange is not None:
-                self._exchange.refuse(MalformedRequest("http1-body-syntax", type(exc).__name__))
+            body, rest = self._message.feed_body(data)
+        except MalformedRequest as exc:
+            self._in_body = self._keep_alive = False
+            if exchange is not None:
+                exchange.refuse(exc)
             return b""
+        self._extend_deadline(len(body))
+        if exchange is not None and body:
+            exchange.on_body(body)
+        if self._message.is_complete:
+            self._in_body = False
+            self._deadline_s = 0.0
+            if exchange is not None:
+                exchange.on_body_end()
+            elif not self._is_closing:
+                self._rest()  # the answer was out before the body was in
+        return rest
 
-    def _feed_chunks(self, data: bytes) -> bytes:
-        """A chunked message ends in an empty line, so pieces that end in one are fed without ever overrunning it."""
-        joined = self._tail + data
-        offset = len(self._tail)
-        start = search = 0
-        while start < len(data):
-            found = joined.find(b"\r\n\r\n", search)
-            end = len(data) if found < 0 else found + 4 - offset
-            search = found + 1
-            self._parser.feed_data(data[start:end])
-            start = end
-            if not self._in_body:
-                return data[start:]
-        self._tail = joined[-3:]
-        return b""
+    def _extend_deadline(self, count: int) -> None:
+        """A body has to come, and at no less than a rate: a byte now and then would hold its upstream for ever."""
+        deadlines = self._front.deadlines
+        latest_s = self._front.shared.loop.time() + deadlines.body_s
+        if self._deadline_s:  # else the upstream is being waited for
+            self._deadline_s = min(latest_s, self._deadline_s + count / deadlines.least_bytes_per_s)
 
     def _pause_reading(self) -> None:
         if not self._is_read_paused and not self._transport.is_closing():
@@ -293,37 +279,6 @@ class Http1(Connection):
         if self._is_read_paused and not self._transport.is_closing():
             self._is_read_paused = False
             self._transport.resume_reading()
-
-    # -- llhttp ---------------------------------------------------------------------------------
-
-    def on_url(self, url: bytes) -> None:
-        self._target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_trailers:  # a trailer must never become a header (attacks C5); trailers of requests are dropped
-            self._fields.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        self._in_trailers = True
-        parser = self._parser
-        self._method = _METHODS.get(parser.get_method(), "")
-        self._protocol = parser.get_http_version()
-        # Only right inside the callback; HTTP/1.0 closes, because its keep-alive has no safe end of a message.
-        self._keep_alive = parser.should_keep_alive() and self._protocol == "1.1"
-
-    def on_body(self, body: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._is_complete = True
-        if self._in_body:
-            self._in_body = False
-            self._deadline_s = 0.0
-            if self._exchange is not None:
-                self._exchange.on_body_end()
-            elif not self._is_closing:
-                self._rest()  # the answer was out before the body was in
 
     # -- the answer (Downstream) ----------------------------------------------------------------
 
@@ -368,8 +323,11 @@ class Http1(Connection):
     def pause_body(self, *, is_paused: bool) -> None:
         if is_paused:
             self._pause_reading()
+            self._deadline_s = 0.0  # what is awaited is not the client's to do
         else:
             self._resume_reading()
+            if self._in_body:
+                self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
 
     def must_close(self) -> None:
         self._keep_alive = False
@@ -383,37 +341,55 @@ class Http1(Connection):
 
     def _rest(self) -> None:
         """The answer is out: go on with what waits, rest, or close."""
-        front = self._front
-        now_s = front.shared.loop.time()
-        if not self._keep_alive or front.is_draining:
-            self._is_closing = True
-            self._pending = b""
-            if not self._in_body:
-                self._transport.close()
-                return
-            # The client is still sending: closing now would reset the connection under the answer it has not read yet.
-            self._in_body = False
-            self._deadline_s = now_s + front.deadlines.linger_s
-            self._resume_reading()
+        if not self._keep_alive or self._front.is_draining:
+            self._close()
             return
-        self._deadline_s = now_s + front.deadlines.idle_s
-        if not self._consuming and self._pending:
+        self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.idle_s
+        if not self._consuming:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read what waits, unless the client has first to take what it was sent."""
+        if self._is_write_paused:
+            return
+        self._resume_reading()
+        if self._pending:
             data, self._pending = self._pending, b""
-            self._resume_reading()
             self._consume(data)
+
+    def _close(self) -> None:
+        """Say so (close_notify) behind what is written. Until the client has read it, or `linger_s` is over, the transport
+        reads on and throws away: closing at once would reset the connection under an answer that was not read yet."""
+        self._is_closing = True
+        self._in_body = False
+        self._pending = b""
+        self._await_reader()
+        self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.linger_s
+        self._transport.close()
 
     def close_if_idle(self) -> None:
         """Drain: nothing under way and nothing half-read → close now; else after the answer."""
         self._keep_alive = False
         if self._exchange is None and not self._pending:
-            self._is_closing = True
-            self._transport.close()
+            self._close()
 
     def check_deadline(self, now_s: float) -> None:
         if self._exchange is not None:
             self._exchange.check_deadline(now_s)
         if self._deadline_s and now_s > self._deadline_s:
+            if not (self._is_closing and self._untaken_bytes and self._is_taken_in_time(now_s)):
+                self.cut_late()
+        elif self._write_deadline_s and now_s > self._write_deadline_s and not self._is_taken_in_time(now_s):
             self.cut_late()
+
+    def _is_taken_in_time(self, now_s: float) -> bool:
+        """Whether the client took its answer at the least rate or better since this was asked last."""
+        if now_s <= self._write_deadline_s:
+            return bool(untaken_bytes(self._transport))
+        deadlines = self._front.deadlines
+        before, self._untaken_bytes = self._untaken_bytes, untaken_bytes(self._transport)
+        self._write_deadline_s = now_s + deadlines.write_s
+        return before - self._untaken_bytes >= deadlines.least_bytes_per_s * deadlines.write_s
 
     def cut_late(self) -> None:
         """A deadline of the connection itself has passed."""

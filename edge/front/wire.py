@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import re
+import struct
+import termios
 from http import HTTPStatus
 
 from edge.errors import EdgeError, MalformedRequest, UriTooLong
@@ -54,3 +58,13 @@ def answer_head(
         parts.append(b"connection: close\r\n")
     parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def untaken_bytes(transport: asyncio.Transport) -> int:
+    """What was written and the client's kernel has not acknowledged: in the transport, and in ours (tcp(7), TIOCOUTQ)."""
+    raw_socket = transport.get_extra_info("socket")
+    try:
+        (in_kernel,) = struct.unpack("i", fcntl.ioctl(raw_socket.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return 0  # it is gone already
+    return int(in_kernel) + transport.get_write_buffer_size()
