@@ -32,7 +32,28 @@ SHELLS = (
 """What may await, open, connect, sleep or read a clock, beside every module named io_*."""
 
 IMPURE_MODULES = frozenset(
-    ["asyncio", "time", "random", "secrets", "logging", "socket", "selectors", "subprocess", "threading", "multiprocessing", "signal", "uvloop", "aiohttp", "structlog", "tempfile", "shutil", "fcntl", "mmap", "sqlite3", "valkey"]
+    [
+        "asyncio",
+        "time",
+        "random",
+        "secrets",
+        "logging",
+        "socket",
+        "selectors",
+        "subprocess",
+        "threading",
+        "multiprocessing",
+        "signal",
+        "uvloop",
+        "aiohttp",
+        "structlog",
+        "tempfile",
+        "shutil",
+        "fcntl",
+        "mmap",
+        "sqlite3",
+        "valkey",
+    ]
 )
 IMPURE_CALLS = frozenset(("open", "print", "input"))
 IMPURE_ATTRIBUTES = frozenset(("environ", "getenv", "urandom", "write_bytes", "write_text", "read_bytes", "read_text"))
