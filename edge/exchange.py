@@ -16,10 +16,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.balance import Address
 from edge.forward.fields import RequestIds, request_head
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
@@ -214,19 +216,21 @@ class Exchange:
         try:
             pinned, self._dialled = self._dialled, None
             if pinned is None:
-                pinned = self._shared.pool.acquire(self._admission.permit.match.route.upstream)
-            if pinned is None:
-                self._await(Need("dial", self._dial), self._connect)
-                return
+                pool, upstream = self._shared.pool, self._admission.permit.match.route.upstream
+                addresses = pool.addresses(upstream)
+                pinned = pool.acquire(upstream, addresses[0])
+                if pinned is None:
+                    self._await(Need("dial", partial(self._dial, addresses)), self._connect)
+                    return
             self._send(pinned)
         except UpstreamError as exc:
             self._upstream_error(exc)
         except Exception as exc:
             self._rescue(exc)
 
-    async def _dial(self) -> None:
+    async def _dial(self, addresses: tuple[Address, ...]) -> None:
         assert self._admission is not None
-        self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream)
+        self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream, addresses)
 
     def _send(self, pinned: Pinned) -> None:
         assert self._admission is not None

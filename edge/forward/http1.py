@@ -71,6 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer_ended = False
         self._keep_alive = False
         self._in_trailers = False
+        self._is_closed_properly = False
         self._error: UpstreamError | None = None
 
     # -- towards the upstream -------------------------------------------------------------------
@@ -107,7 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def answer_started(self) -> bool:
-        return self._answer_started
+        """Whether one byte of an answer came."""
+        return self._head_bytes > 0
 
     # -- asyncio --------------------------------------------------------------------------------
 
@@ -141,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish(receiver)
 
     def eof_received(self) -> bool:
+        self._is_closed_properly = True  # the TLS loops call this for close_notify only, never for a bare FIN
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -149,15 +152,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._on_gone(self)
         if was_waiting is None:
             return
-        if self._answer_started and not self._answer_ended and self._is_delimited_by_close and exc is None:
+        if self._is_delimited_by_close and not self._answer_ended and self._is_closed_properly:
+            # RFC 9112 §9.8: without the closing alert anybody on the network may have ended the answer.
             was_waiting.on_upstream_end()
             was_waiting.on_upstream_flush()
             self.receiver = None
             return
-        rule = "upstream-truncated" if self._answer_started else "upstream-closed"
         self.receiver = None
         error: UpstreamError = (
-            UpstreamProtocolError(rule) if self._answer_started else UpstreamUnreachable(rule, str(exc or ""))
+            UpstreamProtocolError("upstream-truncated")
+            if self.answer_started
+            else UpstreamUnreachable("upstream-closed", str(exc or ""))
         )
         was_waiting.on_upstream_failed(error)
 
@@ -201,10 +206,10 @@ class UpstreamConnection(asyncio.Protocol):
             if name == b"content-length":
                 content_length = int(value) if value.isdigit() else None
             elif name == b"transfer-encoding":
-                is_chunked = True
-                if value.lower() != b"chunked":
+                if is_chunked or value.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
                     self._error = UpstreamProtocolError("upstream-transfer-encoding")
                     return
+                is_chunked = True
         has_body = not (self._is_head_method or status in _NO_BODY_STATUS or content_length == 0)
         self._keep_alive = self._parser.should_keep_alive()
         if has_body and content_length is None and not is_chunked:

@@ -86,8 +86,8 @@ class Pool:
                 pinned.connection.abort()
         self._idle.clear()
 
-    def acquire(self, upstream: Upstream) -> Pinned | None:
-        """A proven connection that waits for work, or None: then `dial`.
+    def addresses(self, upstream: Upstream) -> tuple[Address, ...]:
+        """Where this request may go, in order: the first is whose turn it is.
 
         Raises:
             UpstreamUnreachable: the service has no endpoint; then 502.
@@ -95,7 +95,11 @@ class Pool:
         addresses = self._balance.order(upstream)
         if not addresses:
             raise UpstreamUnreachable("no-endpoint", upstream.service)
-        waiting = self._idle.get(self._key(upstream.spiffe_id, addresses[0]))
+        return addresses
+
+    def acquire(self, upstream: Upstream, address: Address) -> Pinned | None:
+        """A proven connection to `address` that waits for work, or None: then `dial`."""
+        waiting = self._idle.get(self._key(upstream.spiffe_id, address))
         if waiting:
             now_s = self._loop.time()
             while waiting:
@@ -120,14 +124,14 @@ class Pool:
             and time.time() < pinned.not_after_s
         )
 
-    async def dial(self, upstream: Upstream) -> Pinned:
-        """Connect to the first endpoint that can be reached. An impostor is not passed over in silence: it ends the try.
+    async def dial(self, upstream: Upstream, addresses: tuple[Address, ...]) -> Pinned:
+        """Connect to the first of `addresses` that can be reached. An impostor is not passed over: it ends the try.
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamIdentityRejected
         """
         last: UpstreamError = UpstreamUnreachable("no-endpoint", upstream.service)
-        for address in self._balance.order(upstream):
+        for address in addresses:
             try:
                 return await self._dial_one(upstream, address)
             except (UpstreamUnreachable, UpstreamTimeout) as exc:

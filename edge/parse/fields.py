@@ -122,6 +122,6 @@ def _read(framing: Framing, name: bytes, value: bytes, protocol: str) -> None:
     elif name == b"expect":
         if value.lower() != b"100-continue":
             raise MalformedRequest("expect")
-        framing.expects_continue = True
+        framing.expects_continue = protocol != "1.0"  # RFC 9110 §10.1.1: of HTTP/1.0 it is ignored
     elif name == b"upgrade":
         framing.has_upgrade = True

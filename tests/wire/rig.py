@@ -56,7 +56,8 @@ class Upstream:
         self._lock = threading.Lock()
         self._seen: list[bytes] = []
         self.answers: list[bytes] = []
-        """What the next requests get, in order; `OK` when empty. A piece `CLOSE` ends the connection there."""
+        """What the next requests get, in order; `OK` when empty. `CLOSE` ends the connection there by the book, `CUT` without
+        the closing alert."""
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -82,8 +83,11 @@ class Upstream:
                         buffer = buffer[message:]
                         answer = self.answers.pop(0) if self.answers else OK
                         body, close, _ = answer.partition(b"CLOSE")
+                        body, cut, _ = body.partition(b"CUT")
                         tls.sendall(body)
                         if close:
+                            tls.unwrap()
+                        if close or cut:
                             return
         except OSError:
             pass

@@ -189,16 +189,38 @@ def test_an_endless_head_is_cut() -> None:
     assert case.failure == (UpstreamProtocolError, "upstream-head-size")
 
 
-def test_a_body_until_close_is_complete_at_a_clean_close() -> None:
+def test_a_body_until_close_is_complete_when_the_closing_alert_came() -> None:
     case = Case().receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    case.connection.eof_received()
     case.connection.connection_lost(None)
     assert (case.heard.body, case.kinds[-1], case.idle) == (b"hello", "end", [])
 
 
-def test_a_body_until_close_is_not_complete_at_a_reset() -> None:
+@pytest.mark.parametrize("exc", [None, ConnectionResetError()])
+def test_a_body_until_close_is_not_complete_without_it(exc: Exception | None) -> None:
     case = Case().receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
-    case.connection.connection_lost(ConnectionResetError())
+    case.connection.connection_lost(exc)
     assert case.failure == (UpstreamProtocolError, "upstream-truncated")
+
+
+def test_an_answer_that_broke_in_its_head_has_begun_and_is_not_asked_for_again() -> None:
+    case = Case().receive(b"HTTP/1.1 200 OK\r\nX-A")
+    assert case.connection.answer_started
+    case.connection.connection_lost(None)
+    assert case.failure == (UpstreamProtocolError, "upstream-truncated")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    ],
+)
+def test_only_one_chunked_of_http11_frames_an_answer_C1(head: bytes) -> None:
+    case = Case().receive(head + b"5\r\nhello\r\n0\r\n\r\n")
+    assert case.failure[0] is UpstreamProtocolError
 
 
 def test_a_short_answer_is_told() -> None:

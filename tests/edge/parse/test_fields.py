@@ -78,6 +78,7 @@ def test_length_and_chunked_together_are_refused_C1() -> None:
 def test_only_100_continue_may_be_expected() -> None:
     assert rule_of((b"expect", b"200-ok")) == "expect"
     assert inspect((HOST, (b"expect", b"100-Continue")), "1.1").expects_continue
+    assert not inspect((HOST, (b"expect", b"100-Continue")), "1.0").expects_continue  # RFC 9110 §10.1.1
 
 
 def test_more_fields_than_allowed_are_431() -> None:
