@@ -1,0 +1,62 @@
+"""`scripts/campaign NAME [COUNT] [SEED]`: run one campaign at full count and print what it saw."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.campaigns import gateway
+from tests.e2e import tamper
+from tests.edge.audit import kill
+
+
+def run_ring(directory: Path, count: int, seed: int) -> str:
+    """SIGKILL of log writers and notary (`count` rounds), standard and strict."""
+    found = []
+    for strict in (False, True):
+        outcome = kill.run(directory / f"strict-{strict}", count, seed, strict=strict)
+        assert not outcome.faults, outcome.faults
+        found.append(f"{'strict' if strict else 'standard'}: {outcome}")
+    return "\n".join(found)
+
+
+def run_kill(directory: Path, count: int, seed: int) -> str:
+    """SIGKILL of worker, notary and store of a whole gateway under load."""
+    return str(gateway.campaign(directory / "edge", count, seed))
+
+
+def run_tamper(directory: Path, count: int, seed: int) -> str:
+    """Random edits, deletions, reorders, truncations, rollbacks and forks of a log: each must be found."""
+    tried, missed = tamper.run(count, seed, directory)
+    assert not missed, missed
+    return f"{sum(tried.values())} attacks, 0 missed: {dict(sorted(tried.items()))}"
+
+
+CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
+    "kill": (run_kill, 60),
+    "ring": (run_ring, 100),
+    "tamper": (run_tamper, 10_000),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one; without a name list them."""
+    if not arguments or arguments[0] not in CAMPAIGNS:
+        for name, (work, count) in CAMPAIGNS.items():
+            print(f"{name:<10}{count:>8}  {(work.__doc__ or '').splitlines()[0]}")
+        return 0 if not arguments else 2
+    work, count = CAMPAIGNS[arguments[0]]
+    count = int(arguments[1]) if len(arguments) > 1 else count
+    seed = int(arguments[2]) if len(arguments) > 2 else time.time_ns() % 1_000_000
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edge-campaign-") as directory:
+        print(work(Path(directory), count, seed))
+    print(f"{arguments[0]}: {count} rounds, seed {seed}, {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

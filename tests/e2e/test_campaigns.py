@@ -1,0 +1,20 @@
+"""Each campaign, small. `scripts/campaign NAME` runs the same code at full counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns.__main__ import CAMPAIGNS, main
+
+
+@pytest.mark.parametrize(("name", "count"), [("kill", 4), ("ring", 3)])
+def test_campaign(name: str, count: int, tmp_path: Path) -> None:
+    assert CAMPAIGNS[name][0](tmp_path, count, 7)
+
+
+def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in CAMPAIGNS)
