@@ -162,7 +162,9 @@ class LeaseStore:
             while self._gathering:
                 lots = list(islice(self._gathering, _MAX_BATCH))
                 batch = [self._gathering.pop(lot) for lot in lots]
-                await self._send([flight for flight in batch if flight.ticket.present or flight.is_renewal])
+                await self._send([flight for flight in batch if self._must_ask(flight)])
+                for flight in batch:
+                    flight.land(is_answered=False)  # those not sent: they find units now, or ask again
                 if self._beaten_ns is None or time.monotonic_ns() - self._beaten_ns > _BEAT_NS:
                     await self.beat()
         finally:
@@ -170,6 +172,13 @@ class LeaseStore:
             for flight in batch:
                 flight.land(is_answered=False)
             self._ground()
+
+    @staticmethod
+    def _must_ask(flight: _Flight) -> bool:
+        """Not when nobody waits any more, nor when the answer before brought units: a question would forget them."""
+        now_ns = time.monotonic_ns()
+        filled = any(lease.is_ready(now_ns, is_store_down=False) for lease in flight.ticket.leases)
+        return not filled and (flight.ticket.present > 0 or flight.is_renewal)
 
     def _ground(self) -> None:
         """Whatever has gathered will not be sent."""

@@ -115,6 +115,21 @@ def test_a_burst_at_once_is_exact_too(server: Server) -> None:
     assert sum(isinstance(result, Admission) for result in results) == 50
 
 
+def test_a_question_that_gathers_while_another_is_answered_wastes_nothing(server: Server) -> None:
+    async def staggered(store: LeaseStore) -> int:
+        limiter = Limiter([LimitSettings("staggered", 600, 3600)], store)
+        results: list[Admission | Exhausted] = []
+        for turn in range(300):
+            asked = [asyncio.create_task(ask(limiter))]
+            for _ in range(turn % 24):
+                await asyncio.sleep(0)  # at every moment of the first one's question
+            asked.append(asyncio.create_task(ask(limiter)))
+            results += await asyncio.gather(*asked)
+        return sum(isinstance(result, Admission) for result in results)
+
+    assert run(StoreSettings(server.socket_path), staggered) == 600
+
+
 def test_a_window_ends_by_the_store_s_clock(server: Server) -> None:
     limit = LimitSettings("ends", 2, 1)
 
