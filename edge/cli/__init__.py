@@ -24,16 +24,21 @@ def run(arguments: Sequence[str]) -> int:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_no_options)  # keeps the command's name when only one is there
+    asked = arguments[0] if arguments else ""
     for name in COMMANDS:
-        app.command(name)(import_module(f"edge.cli.{name}").command)
+        if asked not in (*COMMANDS, *GROUPS) or asked == name:  # import what was asked for: the rest costs a second
+            app.command(name)(import_module(f"edge.cli.{name}").command)
     for name in GROUPS:
-        app.add_typer(import_module(f"edge.cli.{name}").app, name=name)
+        if asked not in (*COMMANDS, *GROUPS) or asked == name:
+            app.add_typer(import_module(f"edge.cli.{name}").app, name=name)
     try:
         app(list(arguments), prog_name="edge")
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough: `edge audit tail | head`
+        # The reader has enough: `edge audit tail | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as exc:  # the end of the command's line: whatever was not foreseen is a bug, and says so
         if os.environ.get("EDGE_DEBUG"):
@@ -41,3 +46,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"edge: bug: {type(exc).__name__}: {exc}; set EDGE_DEBUG=1 for the trace and report it", file=sys.stderr)
         return 70
     return 0
+
+
+def _no_options() -> None:
+    """A zero-trust edge gateway: OAuth2/JWT in, identity-pinned mTLS out, every decision in a signed log."""
