@@ -65,6 +65,8 @@ class Service:
         self.let = threading.Event()
         self.let.set()
         self.asked = threading.Semaphore(0)
+        self.callers: set[str] = set()
+        """SPIFFE IDs that shook hands."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
@@ -87,6 +89,8 @@ class Service:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
+                names = (tls.getpeercert() or {}).get("subjectAltName", ())
+                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc,index]
                 while head := tls.recv(65536):
                     if b"\r\n\r\n" in head:
                         self.asked.release()
