@@ -67,6 +67,7 @@ def test_a_signed_token_is_taken_apart_and_verified() -> None:
         f"{HEADER}.{PAYLOAD}.{'A' * 1025}",
         f"{TOKEN},{TOKEN}",
     ],
+    ids=len,  # tokens differ between processes, and xdist compares names
 )
 def test_what_is_not_three_segments_of_base64url_is_refused(token: str) -> None:
     assert _rule(token) == "not-compact-jws"
