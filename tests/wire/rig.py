@@ -38,6 +38,8 @@ routes:
     encoded_slash: true
     public: {{reason: a test without tokens}}
 """
+HEAD = b"Host: localhost\r\n"
+GET = b"GET /orders/7 HTTP/1.1\r\n" + HEAD + b"\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -256,3 +258,22 @@ class Rig:
     def close(self) -> None:
         assert self.gateway.stop() == 0
         self.upstream.close()
+
+
+def refused(rig: Rig, raw: bytes, status: int, reason: str, rule: str | None = None) -> None:
+    """The client gets the problem, the connection closes, the upstream saw nothing, and the log names the rule."""
+    with rig.client() as client:
+        answer = client.send(raw).answer()
+        assert (answer.status, answer.reason) == (status, reason)
+        if status in (400, 413, 414, 431):
+            assert answer.fields["connection"] == "close"
+            assert client.is_closed()
+    assert rig.upstream.seen == b""
+    leaf = rig.record(answer.fields["x-request-id"])
+    assert (leaf["event.outcome"], leaf["event.reason"], leaf["http.response.status_code"]) == (
+        "failure",
+        reason,
+        status,
+    )
+    if rule is not None:
+        assert leaf["rule.id"] == rule

@@ -7,29 +7,7 @@ import time
 
 import pytest
 
-from tests.wire.rig import OK, Rig
-
-HEAD = b"Host: localhost\r\n"
-GET = b"GET /orders/7 HTTP/1.1\r\n" + HEAD + b"\r\n"
-
-
-def refused(rig: Rig, raw: bytes, status: int, reason: str, rule: str | None = None) -> None:
-    """The client gets the problem, the connection closes, the upstream saw nothing, and the log names the rule."""
-    with rig.client() as client:
-        answer = client.send(raw).answer()
-        assert (answer.status, answer.reason) == (status, reason)
-        if status in (400, 413, 414, 431):
-            assert answer.fields["connection"] == "close"
-            assert client.is_closed()
-    assert rig.upstream.seen == b""
-    leaf = rig.record(answer.fields["x-request-id"])
-    assert (leaf["event.outcome"], leaf["event.reason"], leaf["http.response.status_code"]) == (
-        "failure",
-        reason,
-        status,
-    )
-    if rule is not None:
-        assert leaf["rule.id"] == rule
+from tests.wire.rig import GET, HEAD, OK, Rig, refused
 
 
 def test_a_request_is_served_and_recorded(rig: Rig) -> None:
