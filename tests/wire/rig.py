@@ -60,6 +60,10 @@ class Upstream:
         self.answers: list[bytes] = []
         """What the next requests get, in order; `OK` when empty. `CLOSE` ends the connection there by the book, `CUT` without
         the closing alert."""
+        self.answers_early = b""
+        """What the next request gets as soon as its head is there."""
+        self.echoes = False
+        """Whether a request gets its own body back."""
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -81,9 +85,16 @@ class Upstream:
                     with self._lock:
                         self._seen.append(piece)
                     buffer += piece
+                    if self.answers_early and b"\r\n\r\n" in buffer:
+                        early, self.answers_early = self.answers_early, b""
+                        tls.sendall(early)
+                        continue
                     while (message := complete_message(buffer)) is not None:
-                        buffer = buffer[message:]
+                        request, buffer = buffer[:message], buffer[message:]
                         answer = self.answers.pop(0) if self.answers else OK
+                        if self.echoes:
+                            body = request.partition(b"\r\n\r\n")[2]
+                            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
                         body, close, _ = answer.partition(b"CLOSE")
                         body, cut, _ = body.partition(b"CUT")
                         tls.sendall(body)
@@ -98,6 +109,7 @@ class Upstream:
         with self._lock:
             self._seen.clear()
         self.answers.clear()
+        self.answers_early, self.echoes = b"", False
 
     @property
     def seen(self) -> bytes:
@@ -245,11 +257,15 @@ class Rig:
     def client(self, server_name: str | None = "localhost") -> Client:
         return Client(self.gateway, server_name)
 
+    def leaves(self) -> list[dict[str, object]]:
+        """Of all requests so far."""
+        return requests_in_log(self.gateway.directory)
+
     def record(self, decision_id: str, within_s: float = 5) -> dict[str, object]:
         """The leaf of one decision."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
-            for leaf in requests_in_log(self.gateway.directory):
+            for leaf in self.leaves():
                 if leaf["event.id"] == decision_id:
                     return leaf
             time.sleep(0.02)
