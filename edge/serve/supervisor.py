@@ -39,6 +39,7 @@ from edge.serve.reload import JUDGE_WITHIN_S, Current, Event, Reload
 from edge.serve.renewal import Renewal, Renewed
 from edge.serve.report import Report
 from edge.serve.run_state import RunState
+from edge.serve.service_manager import ServiceManager
 from edge.serve.store import EmbeddedStore
 from edge.serve.watch import Watcher
 
@@ -75,6 +76,7 @@ class Supervisor:
         self._reactor = Reactor()
         self._nursery = Nursery()
         self._stops = 0
+        self._manager = ServiceManager.take(os.environ)
         self._renewal = Renewal(self._reactor, self._nursery, report)
         # Built by the start in this order, taken down by the stop in the reverse one.
         self._run_state: RunState | None = None
@@ -116,7 +118,8 @@ class Supervisor:
             self._nursery.reap()
         elif number == signal.SIGHUP:
             if self._reload is not None:
-                self._reload.request()
+                self._manager.reloading()
+                self._reload.request(lambda answer: self._manager.ready(answer.bundle_hash))
         else:
             self._stops += 1
 
@@ -148,6 +151,7 @@ class Supervisor:
         assert self._log is not None
         self._log.event("process.start", {"policy.version": outline.bundle_hash, "process.pid": os.getpid()})
         self._report.ready({name: sockets.address_text(group[0]) for name, group in self._listeners.items()})
+        self._manager.ready(outline.bundle_hash)
 
     def _load(self) -> Sources:
         return load(self._edge_yaml, os.environ)
@@ -288,6 +292,7 @@ class Supervisor:
             self._log.event(event.value, facts, failed=failed)
 
     def _applied(self, current: Current) -> None:
+        self._manager.serving(current.outline.bundle_hash)
         if self._watcher is not None:
             self._watcher.watch(watched_files(current.sources))
 
@@ -295,6 +300,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> int:
         """Take down what runs, in order. A step that does not end in time is cut, and the next one begins."""
+        self._manager.stopping()
         if self._reload is not None:
             self._reload.close()
         self._renewal.stop()

@@ -229,3 +229,17 @@ def test_state_that_others_may_read_is_refused(directory: Path) -> None:
     refused = run("serve", "-c", directory / "edge.yaml")
     assert refused.returncode == 4
     assert "chmod" in refused.stderr
+
+
+def test_the_service_manager_hears_of_every_change(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"\0edge-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + address[1:])
+        gateway = Gateway(directory)
+        gateway.process.send_signal(signal.SIGHUP)
+        heard = [manager.recv(4096).split(b"\n")[0] for _ in range(3)]
+        assert gateway.stop() == 0
+        heard.append(manager.recv(4096).split(b"\n")[0])
+    assert heard == [b"READY=1", b"RELOADING=1", b"READY=1", b"STOPPING=1"]
