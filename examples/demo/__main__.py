@@ -16,7 +16,7 @@ from examples.demo import access, change, impostors
 from examples.demo.evidence import Evidence
 from examples.demo.mesh import CLIENTS, Mesh
 from examples.demo.promise import Broken, Promises
-from examples.demo.stage import Stage
+from examples.demo.stage import EDGE, Stage
 
 
 def main() -> int:
@@ -70,7 +70,7 @@ def _print_commands(mesh: Mesh) -> None:
     base = f"https://localhost:{mesh.caller.port}"
     anchors, issuer_anchors, config = (shlex.quote(str(p)) for p in (mesh.anchors, mesh.issuer_anchors, mesh.config))
     read = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
-    curl = f"curl --cacert {anchors} -i"
+    curl = f"curl -sS --cacert {anchors} -i"
     print(
         f"\nIt is still running; Ctrl-C ends it. The policies are in {mesh.policies}, edit them.\n\n"
         f"TOKEN=$(curl -s --cacert {issuer_anchors} -u alice:{CLIENTS['alice']['secret']}"
@@ -78,8 +78,8 @@ def _print_commands(mesh: Mesh) -> None:
         f'{curl} -H "Authorization: Bearer $TOKEN" {base}/orders/7\n'
         f"{curl} {base}/orders/7                      # 401\n"
         f'{curl} -H "Authorization: Bearer $TOKEN" {base}/billing/7   # 403: alice has no billing:read\n'
-        f".venv/bin/edge audit tail -c {config} -n 5\n"
-        f".venv/bin/edge audit verify -c {config}",
+        f"{EDGE} audit tail -c {config} -n 5\n"
+        f"{EDGE} audit verify -c {config}",
         flush=True,
     )
 
