@@ -27,8 +27,10 @@ MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
 
 
-def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+def read_private(path: Path, *, limit: int = MAX_BYTES, forbidden: int = 0o077) -> bytes:
     """Read a secret file after checking what was opened (the descriptor, not the name: no race).
+
+    `forbidden`: permission bits that make it unsafe.
 
     Raises:
         UnsafeFile: a link, not a regular file, not ours, readable or writable by others, or larger than `limit`.
@@ -39,7 +41,7 @@ def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise UnsafeFile(f"{path}: not a regular file")
-        _check_owner_and_mode(path, facts, forbidden=0o077)
+        _check_owner_and_mode(path, facts, forbidden=forbidden)
         return _read(descriptor, path, limit)
     finally:
         os.close(descriptor)

@@ -33,6 +33,9 @@ CURVES: Mapping[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _MAX_PASSPHRASE_BYTES = 1024
+_PRIVATE = 0o077
+_CREDENTIAL = 0o037
+"""systemd keeps credentials as root's and lets the service in by an ACL, whose mask shows as the group's bits."""
 _MAX_KEYRING_BYTES = 1 << 20
 
 
@@ -170,7 +173,7 @@ class Passphrases:
         places = self._places(name)
         for place in places:
             if os.path.lexists(place):
-                return _passphrase_file(place)
+                return _passphrase_file(place, _PRIVATE if place.parent == self.ca_directory else _CREDENTIAL)
         if self.prompt is not None:
             return _checked(self.prompt(f"Passphrase of the {name} key: ").encode(), "the prompt")
         raise AuthorityLocked(
@@ -190,9 +193,9 @@ class Passphrases:
         return places
 
 
-def _passphrase_file(path: Path) -> bytes:
+def _passphrase_file(path: Path, forbidden: int = _PRIVATE) -> bytes:
     try:
-        return _checked(read_private(path, limit=_MAX_PASSPHRASE_BYTES).rstrip(b"\r\n"), str(path))
+        return _checked(read_private(path, limit=_MAX_PASSPHRASE_BYTES, forbidden=forbidden).rstrip(b"\r\n"), str(path))
     except FileNotFoundError as error:
         raise AuthorityLocked(f"{path}: no such passphrase file") from error
 

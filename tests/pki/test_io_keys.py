@@ -121,6 +121,17 @@ def put(path: Path, text: bytes, mode: int = 0o600) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("mode", "is_taken"), [(0o400, True), (0o440, True), (0o460, False), (0o444, False)])
+def test_a_credential_may_show_the_mask_of_an_acl(tmp_path: Path, mode: int, is_taken: bool) -> None:
+    credential = put(tmp_path / "credentials" / "edge-ca", b"from systemd", mode)
+    found = Passphrases(tmp_path / "ca", environ={"CREDENTIALS_DIRECTORY": str(credential.parent)})
+    if is_taken:
+        assert found.find("issuing") == b"from systemd"
+    else:
+        with pytest.raises(UnsafeFile):
+            found.find("issuing")
+
+
 def test_sources_are_asked_in_order(tmp_path: Path) -> None:
     file = put(tmp_path / "file", b"from file\n")
     put(tmp_path / "credentials" / "edge-ca", b"from systemd")
