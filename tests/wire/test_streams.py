@@ -146,35 +146,35 @@ def test_an_answer_until_close_is_whole_only_with_the_closing_alert(rig: Rig) ->
     leaf_where(rig, **{"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
 
 
-def test_a_reader_that_stopped_begins_nothing_more_C4(rig: Rig) -> None:
-    rig.upstream.answers = [BIG] * 200
+@pytest.mark.parametrize(("count", "size"), [(600, 60_000), (60, 1 << 20)])
+def test_a_reader_that_stopped_begins_nothing_more_C4(rig: Rig, count: int, size: int) -> None:
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)] * count
     before = resident_bytes(rig)
     with rig.client() as client:
-        client.send(GET * 100)
-        previous = -1
-        while previous != (taken := 200 - len(rig.upstream.answers)):
-            previous = taken
+        client.send(GET * count)
+        left = count + 1
+        while left != len(rig.upstream.answers):
+            left = len(rig.upstream.answers)
             time.sleep(0.3)
-        assert taken < 20  # the sockets' own buffers hold a few; the gateway holds one
-        assert resident_bytes(rig) - before < 24 << 20
-        for _ in range(100):
-            assert len(client.answer().body) == 1 << 20
+        assert left > count / 2  # the kernel's buffers hold some megabytes, the gateway less than one
+        assert resident_bytes(rig) - before < 12 << 20
+        assert [len(client.answer().body) for _ in range(count)] == [size] * count
         assert client.send(GET).answer().status == 200
 
 
 def test_a_slow_reader_gets_all_however_long_it_takes(rig: Rig) -> None:
-    rig.upstream.answers = [BIG.replace(b"%d" % (1 << 20), b"%d" % (16 << 20)) + bytes(15 << 20)]
+    rig.upstream.answers = [BIG.replace(b"%d" % (1 << 20), b"%d" % (8 << 20)) + bytes(7 << 20)]
     with rig.client() as client:
         client.send(GET)
-        time.sleep(3)  # the route's upstream has 2 s; it is not the one that is slow
-        assert len(client.answer().body) == 16 << 20
+        time.sleep(2.4)  # the route's upstream has 2 s; it is not the one that is slow
+        assert len(client.answer().body) == 8 << 20
 
 
 def test_a_slow_sender_is_not_blamed_on_the_upstream(rig: Rig) -> None:
     with rig.client() as client:
         client.send(POST + b"Content-Length: 6\r\n\r\n")
         for piece in (b"ab", b"cd", b"ef"):
-            time.sleep(0.9)
+            time.sleep(0.75)
             client.send(piece)
         assert client.answer().status == 200
 
@@ -231,9 +231,7 @@ def test_many_callers_at_once_get_their_own_answers(rig: Rig) -> None:
         with rig.client() as client:
             for turn in range(5):
                 body = b"%d-%d" % (number, turn)
-                answer = client.send(
-                    POST.replace(b"/x ", b"/echo ") + b"Content-Length: %d\r\n\r\n" % len(body) + body
-                ).answer()
+                answer = client.send(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body).answer()
                 if answer.body != body:
                     wrong.append(f"{body!r} got {answer.body!r}")
 
@@ -268,7 +266,13 @@ def test_errors_are_told_by_the_book(rig: Rig) -> None:
         assert client.send(GET).answer().body == b"ok"  # nothing lay behind the head
 
 
-def test_what_the_gateway_says_on_stderr_is_not_the_public_s_to_write(rig: Rig) -> None:
-    assert rig.gateway.lines[1:] == [
-        line for line in rig.gateway.lines[1:] if "reload" in line or "configuration" in line
+def test_nobody_outside_writes_on_stderr(rig: Rig) -> None:
+    rig.upstream.answers = [b""]
+    with rig.client() as client:
+        client.send(GET)
+        eventually(lambda: bool(rig.upstream.seen), 5)
+        client.tls.unwrap()  # half-closed, with an answer outstanding
+    leaf_where(rig, **{"event.reason": "client-gone"})
+    assert not [
+        line for line in rig.gateway.lines if "eof_received" in line or "internal" in line or "unexpected" in line
     ]
