@@ -53,8 +53,9 @@ async def fetch(url: urls.FetchUrl, context: ssl.SSLContext) -> bytes:
     Raises: FetchFailed for whatever is not a complete 200 within the bounds.
     """
     resolver = _JudgedResolver(url)
+    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=1, ssl=context)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True, limit=1, ssl=context),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
@@ -62,13 +63,16 @@ async def fetch(url: urls.FetchUrl, context: ssl.SSLContext) -> bytes:
         headers={"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"},
     )
     try:
-        async with session, session.get(url.text, allow_redirects=False) as response:
+        async with session.get(url.text, allow_redirects=False) as response:
             return await _body(response)
     except TimeoutError as exc:
         raise FetchFailed(f"{url.text}: no answer within {TIMEOUT_S} s") from exc
     except (aiohttp.ClientError, OSError, ValueError) as exc:
         raise FetchFailed(f"{url.text}: {exc}") from exc
     finally:
+        # Nothing more is wanted of this connection: cut it instead of waiting for the issuer's goodbye in the background.
+        await connector.close(abort_ssl=True)
+        await session.close()
         await resolver.close()
 
 

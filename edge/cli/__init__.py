@@ -50,7 +50,3 @@ def run(arguments: Sequence[str]) -> int:
 
 def _no_options() -> None:
     """A zero-trust edge gateway: OAuth2/JWT in, identity-pinned mTLS out, every decision in a signed log."""
-
-
-def _nothing_before_the_command() -> None:
-    """`edge` itself does nothing."""

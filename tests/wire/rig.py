@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tests.e2e.whole_gateway import Gateway, issue_orders, requests_in_log, run
 
@@ -151,16 +152,27 @@ class Answer:
         return str(json.loads(self.body)["type"]).rpartition("/")[2]
 
 
+class Listening(Protocol):
+    """A gateway, or what is left of one."""
+
+    directory: Path
+    public: int
+
+
 class Client:
     """A TLS socket on which a test writes bytes."""
 
-    def __init__(self, gateway: Gateway, server_name: str | None = "localhost") -> None:
+    def __init__(self, gateway: Listening, server_name: str | None = "localhost") -> None:
         context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
         context.set_alpn_protocols(["http/1.1"])
         if server_name is None:
             context.check_hostname = False
         raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
-        self.tls = context.wrap_socket(raw, server_hostname=server_name)
+        try:
+            self.tls = context.wrap_socket(raw, server_hostname=server_name)
+        except OSError:
+            raw.close()
+            raise
         self._buffer = b""
 
     def send(self, data: bytes) -> Client:
