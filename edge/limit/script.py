@@ -1,8 +1,9 @@
 """The one program that counts, run inside the store: all windows by the store's clock, several limits all or none.
 
-Question: `ARGV[1]` holds integers in decimal with a space between (one argument is packed ten times faster than two hundred).
-First a mark that comes back first, so that a mixed-up answer is noticed; then the number of groups. Then per group: number of keys, number of waiting requests; then per key: mode (0 fixed, 1 moving,
-2 sliding), quota, window µs, units wanted ahead, units given back, their stamp. `KEYS` in the same order.
+Question: `ARGV[1]` holds integers in decimal with a space between (one argument is packed ten times faster than two
+hundred). First a mark that comes back first, so that a mixed-up answer is noticed; then the number of groups. Then per
+group: number of keys, number of waiting requests; then per key: mode (0 fixed, 1 moving, 2 sliding), quota, window µs, units
+wanted ahead, units given back, their stamp. `KEYS` in the same order.
 
 Answer: the mark, then per key the six numbers of `lease.Answer`.
 

@@ -1,9 +1,9 @@
 """Write a configuration for a benchmark: `python -m examples.bench DIR [--durability strict]`.
 
-What the benchmark provides comes in variables: BENCH_PORT (serve here), BENCH_CERTS (front, client and CA certificates and the
-key set), BENCH_BACKEND_PORT, BENCH_REDIS_PORT, BENCH_ISSUER, BENCH_AUDIENCE, BENCH_LIMIT (requests a second and subject).
-All duties are on: ES256 tokens of a pinned issuer, a scope policy, a limit per subject in the shared store, identity-pinned mTLS
-to the backend, and the signed access log.
+What the benchmark provides comes in variables: BENCH_PORT (serve here), BENCH_CERTS (front, client and CA certificates and
+the key set), BENCH_BACKEND_PORT, BENCH_REDIS_PORT, BENCH_ISSUER, BENCH_AUDIENCE, BENCH_LIMIT (requests a second and subject).
+All duties are on: ES256 tokens of a pinned issuer, a scope policy, a limit per subject in the shared store, identity-pinned
+mTLS to the backend, and the signed access log.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ reasons below, each of which is a property of the vector and not a list of its n
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,7 @@ import pytest
 from edge.authn import jws, keys
 from edge.authn.keys import KeySetUnusable
 from edge.errors import CredentialRejected
-
-VECTORS = Path(os.environ.get("EDGE_VECTORS", Path(__file__).parents[2] / "../shared/vectors"))
+from tests.vectors.place import VECTORS
 
 PROFILE = {
     "symmetric": "keys are asymmetric; with a shared secret every verifier could mint tokens",

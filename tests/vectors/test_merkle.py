@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64decode
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pki.tlog import merkle
 from pki.tlog.errors import ProofInvalid
-
-VECTORS = Path(os.environ.get("EDGE_VECTORS", Path(__file__).parents[2] / "../shared/vectors"))
+from tests.vectors.place import VECTORS
 
 
 def _cases(name: str) -> list[Any]:

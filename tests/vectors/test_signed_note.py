@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64decode
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pki.tlog import checkpoint, note
 from pki.tlog.errors import NoteMalformed, NoteUnverified
+from tests.vectors.place import VECTORS
 
-VECTORS = Path(os.environ.get("EDGE_VECTORS", Path(__file__).parents[2] / "../shared/vectors"))
 FILE = VECTORS / "signed-note.json"
 SUITE: dict[str, Any] = json.loads(FILE.read_bytes()) if FILE.exists() else {}
 REFUSALS = {"malformed": NoteMalformed, "invalid signature": NoteUnverified, "unknown key": NoteUnverified}

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
 import pytest
 
 from pki.errors import SpiffeIdError
 from pki.spiffe import SpiffeId
+from tests.vectors.place import load
 
-ROOT = Path(__file__).resolve().parents[2]
-VECTORS = ROOT / os.environ.get("EDGE_VECTORS", "../shared/vectors")
-CASES = json.loads((VECTORS / "spiffe-id.json").read_bytes())
+CASES = load("spiffe-id.json", {})
 
 
 def test_every_good_id_is_accepted_and_printed_back() -> None:

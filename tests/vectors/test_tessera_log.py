@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from edge.audit.verify import verify
@@ -12,8 +9,8 @@ from pki.tlog import checkpoint, merkle, note
 from pki.tlog.io_reader import LogReader
 from pki.tlog.tail import Tail
 from pki.tlog.tiles import length_prefixed, split_entries
+from tests.vectors.place import VECTORS
 
-VECTORS = Path(os.environ.get("EDGE_VECTORS", Path(__file__).parents[2] / "../shared/vectors"))
 LOG = VECTORS / "tessera-log"
 KEY = note.Verifier.parse("example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx")
 SIZE = 15

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pki.tlog import proof
 from pki.tlog.errors import NoteMalformed
+from tests.vectors.place import VECTORS
 
-VECTORS = Path(os.environ.get("EDGE_VECTORS", Path(__file__).parents[2] / "../shared/vectors"))
 FILE = VECTORS / "tlog-proof-syntax.json"
 SUITE: dict[str, Any] = json.loads(FILE.read_bytes()) if FILE.exists() else {}
 
