@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 
-if Path(sys.prefix).resolve() != ROOT / ".venv":
+if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
     done = subprocess.run([ROOT / "scripts" / "setup"], check=False)
     if done.returncode:
         sys.exit(done.returncode)
