@@ -156,3 +156,30 @@ def test_both_refuse_without_the_store_and_come_back_with_it(gateways: list[Gate
     store.start()
     for gateway in gateways:
         eventually(lambda gateway=gateway: gateway.get("/orders/7") == (200, "ok"), 3)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("store", ["valkey"], indirect=True)
+def test_a_joined_gateway_is_renewed_while_it_serves(gateways: list[Gateway], homes: list[Path]) -> None:
+    _, b = gateways
+    connection = b.connect()
+    connection.request("GET", "/orders/7")
+    assert connection.getresponse().read() == b"ok"
+    held = connection.sock
+    before = shown(b)
+    assert issue.main(["edge-b", "--role", "gateway", "-q", "--force", "-c", str(homes[0] / "edge.yaml")]) == 0
+    init.command(homes[1], join=homes[0] / "state" / "issued" / "gateway-edge-b")
+    eventually(lambda: shown(b) != before, 3)
+    connection.request("GET", "/orders/7")
+    assert connection.getresponse().read() == b"ok"
+    assert connection.sock is held
+    connection.close()
+
+
+def shown(gateway: Gateway) -> bytes:
+    """The certificate of a new handshake."""
+    connection = gateway.connect()
+    connection.connect()
+    certificate = connection.sock.getpeercert(binary_form=True)
+    connection.close()
+    assert isinstance(certificate, bytes)
+    return certificate
