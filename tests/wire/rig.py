@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -54,8 +55,8 @@ class Upstream:
         context.load_verify_locations(identity / "bundle.pem")
         context.verify_mode = ssl.CERT_REQUIRED
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port = 0
+        self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._seen: list[bytes] = []
         self.answers: list[bytes] = []
@@ -66,21 +67,37 @@ class Upstream:
         self.echoes = False
         """Whether a request gets its own body back."""
         self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.start()
 
-    def _accept(self) -> None:
+    def start(self) -> None:
+        """Listen; again on the same port after `stop`."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Leave the port, and every connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        tls = connection
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
                 self.connections += 1
+                self._open.add(tls)
                 tls.settimeout(20)
                 buffer = b""
                 while piece := tls.recv(65536):
@@ -106,6 +123,8 @@ class Upstream:
                             return
         except OSError:
             pass
+        finally:
+            self._open.discard(tls)
 
     def clear(self) -> None:
         with self._lock:
@@ -119,8 +138,7 @@ class Upstream:
             return b"".join(self._seen)
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self.stop()
 
 
 def complete_message(buffer: bytes) -> int | None:
@@ -265,7 +283,11 @@ class Rig:
         (directory / "policies" / "routes.yaml").write_text(ROUTES.format(port=self.upstream.port))
         (directory / "policies" / "limits.yaml").write_text("limits: []\n")
         (directory / "policies" / "anybody.cedar").write_text(POLICY)
+        self.prepare(directory)
         self.gateway = Gateway(directory)
+
+    def prepare(self, directory: Path) -> None:
+        """What another rig writes differently."""
 
     def client(self, server_name: str | None = "localhost") -> Client:
         return Client(self.gateway, server_name)
