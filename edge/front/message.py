@@ -19,7 +19,8 @@ from edge.model.http import RawField
 from edge.parse.request import METHODS
 
 MAX_BARREN_BYTES = 16_384
-"""Of chunk extensions and trailers without one byte of content between them."""
+"""Of chunk extensions and trailers, beyond what the content that came with them deserves: twice its size, and"""
+BARREN_BYTES_PER_CHUNK = 16
 
 _METHODS = {method.encode("ascii"): method for method in METHODS}
 
@@ -105,7 +106,9 @@ class Message:
             if self.is_complete:
                 return data[fed:]
         self._tail = (self._tail + data)[-3:]
-        self._barren_bytes = 0 if self._content else self._barren_bytes + len(data)
+        content = self._content
+        deserved = 3 * sum(map(len, content)) + BARREN_BYTES_PER_CHUNK * len(content)
+        self._barren_bytes = max(0, self._barren_bytes + len(data) - deserved)
         if self._barren_bytes > MAX_BARREN_BYTES:
             raise MalformedRequest("chunk-overhead")
         return b""
