@@ -171,18 +171,19 @@ def request_head(admission: Admission, request: Request, peer: Peer, ids: Reques
     """
     route = admission.permit.match.route
     memo = request.memo
-    passed: bytes | None = memo.get(route) if memo is not None else None
-    if passed is None:
-        passed = _passed(request, route)
+    found: tuple[bytes, bytes | None] | None = memo.get(route) if memo is not None else None
+    if found is None:
+        found = _passed(request, route), request.field(b"traceparent")
         if memo is not None:
-            memo[route] = passed
+            memo[route] = found
+    passed, raw_traceparent = found
     principal = admission.permit.principal
     return b"%b%b%bx-request-id: %b\r\n%b" % (
         passed,
         _principal_heads.get(principal) or _principal_head(principal),
         _peer_head(peer, request.authority),
         ids.decision_id.encode("ascii"),
-        _traceparent(request.field(b"traceparent"), ids.trace_hex),
+        _traceparent(raw_traceparent, ids.trace_hex),
     )
 
 
