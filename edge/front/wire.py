@@ -63,6 +63,8 @@ def answer_head(
 def untaken_bytes(transport: asyncio.Transport) -> int:
     """What was written and the client's kernel has not acknowledged: in the transport, and in ours (tcp(7), TIOCOUTQ)."""
     raw_socket = transport.get_extra_info("socket")
+    if raw_socket is None:
+        return 0  # it was aborted
     try:
         (in_kernel,) = struct.unpack("i", fcntl.ioctl(raw_socket.fileno(), termios.TIOCOUTQ, bytes(4)))
     except (OSError, ValueError):
