@@ -37,6 +37,7 @@ from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter
 from edge.limit.store import StoreSettings
 from edge.model.route import PathPattern, Route, Upstream, Wildcard
+from edge.observe import Observer
 from edge.pipeline import Gateway
 from edge.routing import table
 from pki.bundle import Bundle
@@ -59,6 +60,7 @@ def open_shared(
     store: StoreSettings,
     loop: asyncio.AbstractEventLoop,
     report: Callable[[BaseException], None],
+    observer: Observer,
 ) -> Shared:
     """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket."""
     return Shared(
@@ -66,7 +68,8 @@ def open_shared(
         recorder=recorder,
         pool=Pool(loop, RoundRobin()),
         store=LeaseStore(store),
-        shed=Shed(config.shed),
+        shed=Shed(config.shed.share(config.workers)),
+        observer=observer,
         tasks=set(),
         report=report,
     )
@@ -89,25 +92,31 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
 
 
 def build_admin(gateway: Gateway, shared: Shared, hosts: Sequence[str]) -> Gateway:
-    """The admin listener's generation: one built-in route to this process, read-only, under a policy like any other."""
-    route = Route(
-        name="edge-control",
-        pattern=PathPattern("/v1/**", ("v1", Wildcard.REST)),
-        hosts=tuple(hosts),
-        methods=("GET", "HEAD"),
-        upstream=Upstream(_CONTROL, _CONTROL_ID),
-        auth=(),
-        public_reason="the admin listener is reached from this machine only, and answers facts, not secrets",
-    )
+    """The admin listener's generation: built-in routes to this process, read-only, under a policy like any other."""
+    routes = [
+        Route(
+            name=name,
+            pattern=pattern,
+            hosts=tuple(hosts),
+            methods=("GET", "HEAD"),
+            upstream=Upstream(_CONTROL, _CONTROL_ID),
+            auth=(),
+            public_reason="the admin listener is reached from this machine only, and answers facts, not secrets",
+        )
+        for name, pattern in (
+            ("edge-control", PathPattern("/v1/**", ("v1", Wildcard.REST))),
+            ("edge-metrics", PathPattern("/metrics", ("metrics",))),
+        )
+    ]
     bundle = policies.compile(
         [PolicySource("built-in", _CONTROL_POLICY)],
         schema=PolicySource("built-in", schema.TEXT.encode("ascii")),
         services={_CONTROL: _CONTROL_ID},
-        routes=[route],
+        routes=routes,
     )
     return replace(
         gateway,
-        routes=table.compile([route], hosts),
+        routes=table.compile(routes, hosts),
         authorizer=Authorizer(bundle),
         limiter=Limiter((), shared.store),
     )

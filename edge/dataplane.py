@@ -51,11 +51,13 @@ class Control:
     """What keeps requests from being decided and recorded right now; empty = ready."""
     status: Callable[[], Facts]
     routes: Callable[[], list[Facts]]
+    metrics: Callable[[], bytes]
+    """Of all workers, as Prometheus text."""
 
 
 def admin_app(control: Control) -> Any:
     """The application of the admin listener, for Hypercorn."""
-    app = create_app(control.status, control.routes)
+    app = create_app(control.status, control.routes, control.metrics)
     app.asgi_app = DataPlane(app.asgi_app, control)  # type: ignore[method-assign, assignment]
     return app
 
@@ -123,6 +125,9 @@ class DataPlane:
             status, fields, content = problem.row.status, list(problem.fields), problem.body
             reason, rule = row_of(exc).reason, getattr(exc, "rule", None)
         duration_ns = time.perf_counter_ns() - began_ns
+        route = walk.match.route if walk is not None and walk.match is not None else None
+        method = request.method if request is not None else ""
+        self._control.shared.observer.request(route, method, status, reason, duration_ns, body_in, len(content))
         seq: int | None
         if slot is not None:
             seq = recorder.complete(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,7 @@ from edge.audit.recorder import Recorder
 from edge.forward.io_pool import Pool
 from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
+from edge.observe import Observer
 
 
 class Downstream(Protocol):
@@ -48,16 +48,8 @@ class Shared:
     pool: Pool
     store: LeaseStore
     shed: Shed
+    observer: Observer
     tasks: set[asyncio.Task[None]]
     """Every task that walks a Need; nobody else may drop them."""
     report: Callable[[BaseException], None]
-    """Tells the operator about an exception that nobody expected."""
-
-
-def report_to_stderr(error: BaseException) -> None:
-    """The default of `Shared.report`: type and place, never a value (a value may be a secret)."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
-    print(f"internal error: {type(error).__name__} at {place}", file=sys.stderr, flush=True)
+    """Tells the operator about an exception that nobody expected: type and place, never a value."""

@@ -406,6 +406,7 @@ class Exchange:
     def _complete(self, reason: str | None, status: int, rule: str | None = None) -> int:
         assert self._slot is not None
         slot, self._slot = self._slot, None
+        duration_ns = self._observe(status, reason)
         return self._shared.recorder.complete(
             slot,
             status=status,
@@ -413,12 +414,22 @@ class Exchange:
             rule=rule,
             bytes_in=self._body_bytes,
             bytes_out=self._bytes_out,
-            duration_ns=time.monotonic_ns() - self._mono_ns,
+            duration_ns=duration_ns,
             upstream=self._pinned.facts if self._pinned is not None else None,
         )
 
+    def _observe(self, status: int, reason: str | None) -> int:
+        """Count the request, whose record is about to be closed; gives its duration."""
+        duration_ns = time.monotonic_ns() - self._mono_ns
+        walk, request = self._walk, self.request
+        route = walk.match.route if walk is not None and walk.match is not None else None
+        method = request.method if request is not None else ""
+        self._shared.observer.request(route, method, status, reason, duration_ns, self._body_bytes, self._bytes_out)
+        return duration_ns
+
     def _refuse_record(self, reason: str, rule: str, status: int, error: BaseException | None = None) -> int | None:
         walk = self._walk
+        duration_ns = self._observe(status, reason)
         denial = getattr(error, "denial", None)
         return self._shared.recorder.refuse(
             self.decision_id,
@@ -431,7 +442,7 @@ class Exchange:
             rule=rule,
             bundle_hash=self._gateway.bundle_hash,
             started_ns=self._wall_ns,
-            duration_ns=time.monotonic_ns() - self._mono_ns,
+            duration_ns=duration_ns,
             policies=denial.policies if denial is not None else (),
             bytes_in=self._body_bytes,
             bytes_out=self._bytes_out,

@@ -32,6 +32,16 @@ class ShedSettings:
     failed_checks_per_s: int = 20_000
     failed_checks_burst: int = 40_000
 
+    def share(self, workers: int) -> ShedSettings:
+        """One worker's part, rounded up. The kernel spreads connections by address and port, so one address meets all
+        workers alike: together they allow what is written here."""
+        return ShedSettings(
+            -(-self.max_connections // workers),
+            -(-self.max_connections_per_prefix // workers),
+            -(-self.failed_checks_per_s // workers),
+            -(-self.failed_checks_burst // workers),
+        )
+
 
 class Shed:
     """The budgets of one worker. Owned by the worker, used from its loop only: no lock."""

@@ -216,6 +216,15 @@ class Ring:
         return bool(alive and (self._free or words[W_ACKED] != self._reclaimed))
 
     @property
+    def slots(self) -> int:
+        return len(self._open)
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that a take could get now, the reserve included."""
+        return len(self._free) + int(self._words[W_ACKED]) - self._reclaimed
+
+    @property
     def level(self) -> int:
         """Disk headroom as the notary sees it: LEVEL_OK, LEVEL_LOW or LEVEL_FULL."""
         return int(self._words[W_LEVEL])

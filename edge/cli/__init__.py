@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("init", "serve", "check", "routes", "reload")
+COMMANDS = ("init", "serve", "check", "routes", "status", "reload")
 GROUPS = ("audit",)
 
 

@@ -1,4 +1,4 @@
-"""`edge reload`: have the running gateway read its files again, and wait for the answer."""
+"""`edge reload`: have the running gateway read its files again, or also replace its workers, and wait for the answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from edge.serve.control_socket import ask
 from edge.serve.run_state import run_of
 
 _PATIENCE_S = 60.0
+_PATIENCE_WITH_WORKERS_S = 600.0
 
 
 def command(
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="edge.yaml; else $EDGE_CONFIG, else ./edge.yaml.")
     ] = None,
+    workers: Annotated[
+        bool,
+        typer.Option("--workers", help="Then replace the worker processes one by one; no request is lost. Or SIGUSR2."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
     """Reload the configuration. A file that is wrong changes nothing: each fault is one line, and the exit code is 1."""
     try:
-        answer = ask(run_of(locate(config)), "reload", _PATIENCE_S)
+        run = run_of(locate(config))
+        if workers:
+            answer = ask(run, "reload-workers", _PATIENCE_WITH_WORKERS_S)
+        else:
+            answer = ask(run, "reload", _PATIENCE_S)
     except UnsafeState as exc:
         print(exc, file=sys.stderr)
         raise typer.Exit(4) from exc
@@ -33,6 +42,8 @@ def command(
         print(msgspec.json.encode(answer).decode())
     elif answer.ok:
         print(f"{'reloaded' if answer.changed else 'unchanged'}: bundle {answer.bundle_hash}")
+        if workers:
+            print(f"restarted: {answer.restarted} workers")
     else:
         print("\n".join(answer.faults), file=sys.stderr)
     raise typer.Exit(0 if answer.ok else 1)

@@ -212,6 +212,10 @@ class Pool:
     def open_connections(self) -> int:
         return len(self._all)
 
+    @property
+    def idle_connections(self) -> int:
+        return sum(map(len, self._idle.values()))
+
     def close(self) -> None:
         """Abort everything; the last step of a drain."""
         for connection in list(self._all):

@@ -42,6 +42,8 @@ class Front:
         self.deadlines = deadlines
         self.connections: set[Connection] = set()
         self._protocol = protocol
+        self.take_http2: Callable[[asyncio.Transport], object] | None = None
+        """Given each connection that chose `h2`, before a byte of it was read. None: nothing offers it."""
         self.is_draining = False
         self._date_s = 0
         self._date_line = b""
@@ -74,24 +76,37 @@ class Front:
         for connection in list(self.connections):
             connection.check_deadline(now_s)
 
+    def begin_retire(self) -> None:
+        """Another process takes the new connections: whoever is answered here from now on is told to connect anew.
+
+        An idle connection is not closed yet: a request may be on its way on it (RFC 9112 §9.3.1), and would be lost.
+        """
+        self.is_draining = True
+
     def begin_drain(self) -> None:
         """Idle connections close now, busy ones after the answer under way."""
         self.is_draining = True
         for connection in list(self.connections):
             connection.close_if_idle()
 
-    async def drained(self, timeout_s: float) -> bool:
-        """Wait until every connection is gone, at most `timeout_s`; what is left then is aborted."""
+    async def emptied(self, timeout_s: float) -> bool:
+        """Wait until every connection is gone, at most `timeout_s`."""
         self._all_gone = asyncio.Event()
         if self.connections:
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._all_gone.wait()
             except TimeoutError:
-                for connection in list(self.connections):
-                    connection.cut()
                 return False
         return True
+
+    async def drained(self, timeout_s: float) -> bool:
+        """As `emptied`, but what is left at the end is aborted."""
+        if await self.emptied(timeout_s):
+            return True
+        for connection in list(self.connections):
+            connection.cut()
+        return False
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)

@@ -56,6 +56,7 @@ def fork(
     keep: Collection[int],
     ignore: Collection[signal.Signals] = (),
     dies_with_parent: bool = True,
+    on_bug: Callable[[BaseException], None] = traceback.print_exception,
 ) -> int:
     """Start `body` in a child that keeps the descriptors `keep`; its result is the exit code. Returns the child's pid."""
     parent = os.getpid()
@@ -65,7 +66,7 @@ def fork(
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _child(name, body, keep, ignore, parent if dies_with_parent else None, mask)
+            _child(name, body, keep, ignore, parent if dies_with_parent else None, mask, on_bug)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
@@ -78,6 +79,7 @@ def _child(
     ignore: Collection[signal.Signals],
     parent: int | None,
     mask: Collection[int],
+    on_bug: Callable[[BaseException], None],
 ) -> None:
     """Never returns."""
     code = 70
@@ -95,8 +97,8 @@ def _child(
         code = body()
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 70
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as exc:
+        on_bug(exc)
     finally:
         try:
             sys.stdout.flush()
@@ -161,8 +163,12 @@ def kill(pid: int) -> None:
 class Nursery:
     """The children that live, and who is told when one does not. One per supervisor; call `reap` on SIGCHLD."""
 
-    def __init__(self) -> None:
-        self._alive: dict[int, tuple[float, Callable[[Exit, float], None]]] = {}  # owner: the supervisor's one thread
+    def __init__(self, on_bug: Callable[[BaseException], None] = traceback.print_exception) -> None:
+        """`on_bug` is called in a child that ends by an exception."""
+        self._on_bug = on_bug
+        self._alive: dict[
+            int, tuple[str, float, Callable[[Exit, float], None]]
+        ] = {}  # owner: the supervisor's one thread
 
     def start(
         self,
@@ -175,8 +181,8 @@ class Nursery:
         dies_with_parent: bool = True,
     ) -> int:
         """Fork; `on_exit(exit, seconds lived)` is called once from `reap`."""
-        pid = fork(name, body, keep=keep, ignore=ignore, dies_with_parent=dies_with_parent)
-        self._alive[pid] = (time.monotonic(), on_exit)
+        pid = fork(name, body, keep=keep, ignore=ignore, dies_with_parent=dies_with_parent, on_bug=self._on_bug)
+        self._alive[pid] = (name, time.monotonic(), on_exit)
         return pid
 
     def reap(self) -> None:
@@ -184,7 +190,7 @@ class Nursery:
         for pid in list(self._alive):
             ended = collect(pid)
             if ended is not None:
-                started_s, on_exit = self._alive.pop(pid)
+                _, started_s, on_exit = self._alive.pop(pid)
                 on_exit(ended, time.monotonic() - started_s)
 
     def is_alive(self, pid: int) -> bool:
@@ -194,6 +200,11 @@ class Nursery:
         """SIGKILL; its owner is told through `reap` as of any other end. Harmless for one that was collected."""
         if pid in self._alive:
             kill(pid)
+
+    @property
+    def processes(self) -> tuple[tuple[str, int], ...]:
+        """(name, pid) of those that live."""
+        return tuple((name, pid) for pid, (name, _, _) in self._alive.items())
 
     @property
     def pids(self) -> tuple[int, ...]:

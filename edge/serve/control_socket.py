@@ -1,7 +1,8 @@
-"""`state/run/control.sock`: how `edge reload` reaches the supervisor.
+"""`state/run/control.sock`: how `edge reload` and `edge status` reach the supervisor.
 
 One request a connection: a line of JSON in, a line of JSON out.
 
+    {"command":"status"}  →  {"ok":true,"status":{…}}
     {"command":"reload"}  →  {"ok":true,"bundle_hash":"…","changed":true}  or  {"ok":false,"faults":["file:line:column: …"]}
 
 The file is 0600 in a 0700 directory and the kernel says who connects (SO_PEERCRED): anyone but the gateway's own user and
@@ -22,6 +23,7 @@ import msgspec
 from edge.errors import UnsafeState
 from edge.serve.reactor import READ, Reactor, Timer
 from edge.serve.run_state import open_directory, unix_address
+from edge.serve.status import Status
 
 NAME = "control.sock"
 _MAX_CONNECTIONS = 8
@@ -46,6 +48,9 @@ class Answer(msgspec.Struct, frozen=True):
     bundle_hash: str = ""
     changed: bool = False
     faults: tuple[str, ...] = ()
+    restarted: int = 0
+    """Workers that were succeeded."""
+    status: Status | None = None
 
 
 Reply = Callable[[Answer], None]

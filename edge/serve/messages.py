@@ -30,6 +30,7 @@ class Kind(IntEnum):
     COMMIT = 2  # down: swap to the prepared Gateway
     ABORT = 3  # down: forget the prepared Gateway
     DRAIN = 4  # down: finish what is in flight, then exit
+    RETIRE = 5  # down: another serves in your place; take no new connection, let clients leave, then exit
     SERVING = 16  # up: the listeners accept
     PREPARED = 17  # up
     COMMITTED = 18  # up

@@ -66,7 +66,16 @@ class Writer:
 class NotaryLink:
     """Keeps one notary running and every living writer attached to it."""
 
-    def __init__(self, reactor: Reactor, nursery: Nursery, main: NotaryMain, report: Report) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        nursery: Nursery,
+        main: NotaryMain,
+        report: Report,
+        on_change: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """`on_change(is ready)` is called whenever that changes."""
+        self._on_change = on_change
         self._reactor = reactor
         self._nursery = nursery
         self._main = main
@@ -213,6 +222,7 @@ class NotaryLink:
     def _dispatch(self, answer: Answer) -> None:
         if answer.ready is not None:
             self.is_ready, self.size, self.failed_starts = True, answer.ready, 0
+            self._on_change(True)
             for writer in list(self._writers.values()):
                 self._announce(writer)
             if self._sealing:
@@ -239,6 +249,7 @@ class NotaryLink:
             self._socket.close()
         was_ready = self.is_ready
         self._socket, self._pid, self.is_ready = None, None, False
+        self._on_change(False)
         if self.is_sealed or self._abandoned:
             return
         self.failed_starts += not was_ready

@@ -6,9 +6,11 @@ The child sends JSON: the faults, or these few facts. The parsed Config does not
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from cryptography import x509
 
 from edge.audit.record import AuditSettings
 from edge.config.parse import parse
@@ -35,6 +37,9 @@ class Outline(msgspec.Struct, frozen=True):
     """The gateway's own identity comes from the bundled CA."""
     issues_public: bool
     """So does the certificate of the public listener."""
+    has_limits: bool = False
+    certificates: tuple[tuple[str, int], ...] = ()
+    """(`gateway`, `public` or `bundle`, end of life in seconds since the epoch), of those that there are."""
     warnings: tuple[str, ...] = ()
 
 
@@ -114,8 +119,21 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         hosts=config.listeners.public.hosts,
         issues_gateway=not config.identity.outside,
         issues_public=own_public in sources.files or own_public in sources.unreadable,
+        has_limits=bool(config.limits),
+        certificates=tuple(_expiries(config)),
         warnings=config.warnings,
     )
+
+
+def _expiries(config: Config) -> Iterator[tuple[str, int]]:
+    """When the first certificate of each file ends; of the bundle, the first of all to end."""
+    chains = {"gateway": config.identity.chain, "public": config.listeners.public.tls_chain}
+    for name, chain in chains.items():
+        if chain:
+            yield name, int(x509.load_pem_x509_certificate(chain).not_valid_after_utc.timestamp())
+    if config.identity.bundle:
+        anchors = x509.load_pem_x509_certificates(config.identity.bundle)
+        yield "bundle", min(int(anchor.not_valid_after_utc.timestamp()) for anchor in anchors)
 
 
 def _fingerprint(text: str) -> str:

@@ -2,12 +2,14 @@
 
 prepare   parse and build beside what serves; nothing of it is visible
 commit    swap: the front's gateway, upstream trust, the certificate of new handshakes
+retire    a successor serves: no new connections, clients are told to connect anew, then drain
 drain     readiness fails, listeners close, idle connections go, requests in flight finish
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from dataclasses import dataclass
 
@@ -19,13 +21,15 @@ from edge.config.settings import Config, PublicListener
 from edge.config.sources import Sources
 from edge.control.app import Facts
 from edge.dataplane import Control, admin_app
-from edge.downstream import Shared, report_to_stderr
+from edge.downstream import Shared
 from edge.errors import UnsafeState
-from edge.front import Deadlines, Front, Http1
+from edge.front import Deadlines, Front, Http1, Http2, PublicApp
 from edge.limit.store import StoreSettings
+from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
+from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
 from edge.serve.run_state import unix_address
@@ -40,6 +44,12 @@ _SWEEP_S = 0.25
 _FLUSH_S = 1.0
 _KEY_SETS_S = 5.0
 _BEAT_S = 2.0
+_SHOW_S = 1.0
+_SWEEP_POOL_S = 5.0
+RETIRE_S = 5.0
+"""How long clients may go on using their connections while each answer tells them to leave."""
+_HANDSHAKES_S = 1.5
+"""A retiring worker without connections still waits this long: a handshake may be under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,15 @@ class Serving:
         self._shared = shared
         self.generation = generation
         self._prepared: Generation | None = None
-        self._front = Front(generation.gateway, shared, deadlines, Http1)
+        self._front = front = Front(generation.gateway, shared, deadlines, Http1)
+        self._streams = streams = PublicApp(front)
+        front.take_http2 = lambda transport: Http2(front, transport, streams)
         self._server: asyncio.Server | None = None
         self._admin: Admin | None = None
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
+        self._is_retiring = False
 
     @classmethod
     async def open(cls, boot: Boot) -> Serving:
@@ -77,8 +90,11 @@ class Serving:
         loop = asyncio.get_running_loop()
         config = parse(boot.sources)
         recorder = open_recorder(boot.ring, config.audit, boot.pseudonym_key, nudge=boot.nudge, loop=loop)
-        store = config.store or StoreSettings(socket_path=unix_address(boot.run_fd, SOCKET_NAME))
-        shared = assemble.open_shared(config, recorder, store, loop, report_to_stderr)
+        embedded = StoreSettings(socket_path=unix_address(boot.run_fd, SOCKET_NAME), min_replicas=config.workers)
+        observer = Observer(boot.row.memory)
+        shared = assemble.open_shared(
+            config, recorder, config.store or embedded, loop, boot.report.unexpected, observer
+        )
         deadlines = Deadlines()
         serving = cls(boot, shared, _generation(boot.sources, config, shared, None), deadlines)
         assemble.adopt(serving.generation.gateway, shared, None)
@@ -98,15 +114,20 @@ class Serving:
                 failing=self._failing,
                 status=self._status,
                 routes=self._routes,
+                metrics=lambda: exposition(self._boot.board),
             )
             self._admin = Admin(admin_app(control), sockets.borrow(self._boot.sockets["admin"]))
         self._timers.every(_SWEEP_S, "deadlines", self._front.sweep)
+        self._timers.every(_SWEEP_S, "stream deadlines", self._streams.sweep)
         self._timers.every(_FLUSH_S, "summaries", self._flush)
         self._timers.every(_KEY_SETS_S, "key sets", self._renew_key_sets)
         self._timers.every(_BEAT_S, "store", self._shared.store.beat)
+        self._timers.every(_SWEEP_POOL_S, "upstream connections", self._shared.pool.sweep)
+        self._timers.every(_SHOW_S, "gauges", self._show)
+        self._show()
 
     async def _open_public(self, public: PublicListener) -> asyncio.Server:
-        context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts)
+        context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
         return await asyncio.get_running_loop().create_server(
             self._front,
             sock=sockets.borrow(self._boot.sockets["public"]),
@@ -137,20 +158,32 @@ class Serving:
         assemble.adopt(candidate.gateway, self._shared, before.gateway)
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public
-        if (public.tls_chain, public.tls_key.reveal(), public.hosts) != (
+        if self._server is not None and (public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn) != (
             old.tls_chain,
             old.tls_key.reveal(),
             old.hosts,
+            old.alpn,
         ):
             # A fresh context on the same queue: the supervisor keeps the socket, so nothing that waits there is reset.
             server, self._server = self._server, await self._open_public(public)
-            if server is not None:
-                server.close()
+            server.close()
+        self._show()
         return candidate.digest
 
     def abort(self) -> None:
         """Forget what was prepared."""
         self._prepared = None
+
+    async def retire(self) -> None:
+        """Ends when the clients have left, or after `RETIRE_S`; then `drain`. Reloads go on meanwhile."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        self._is_retiring = True
+        self._front.begin_retire()
+        self._show()
+        await asyncio.sleep(_HANDSHAKES_S)
+        await self._front.emptied(RETIRE_S - _HANDSHAKES_S)
 
     async def drain(self) -> bool:
         """Finish what is in flight, at most `drain_s`; True when nothing had to be cut. Then close everything."""
@@ -193,7 +226,25 @@ class Serving:
     def _flush(self) -> None:
         self._shared.recorder.flush_summaries(time.time_ns())
 
+    def _show(self) -> None:
+        """Say on the board how this worker is."""
+        shared, ring, show = self._shared, self._boot.ring, self._shared.observer.show
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        show(Gauge.CONNECTIONS, len(self._front.connections))
+        show(Gauge.UPSTREAM_CONNECTIONS, shared.pool.open_connections)
+        show(Gauge.UPSTREAM_IDLE, shared.pool.idle_connections)
+        show(Gauge.RING_FREE, ring.free_slots)
+        show(Gauge.RING_SLOTS, ring.slots)
+        show(Gauge.RECORDABLE, shared.recorder.is_recordable())
+        show(Gauge.STORE_UP, shared.store.healthy)
+        show(Gauge.CONFIG, int(self.generation.config.bundle_hash[:16], 16))
+        show(Gauge.CPU_US, round((used.ru_utime + used.ru_stime) * 1_000_000))
+        show(Gauge.RSS_BYTES, resident_bytes())
+        show(Gauge.RETIRING, self._is_retiring)
+        show(Gauge.UPDATED_NS, time.monotonic_ns())
+
     def _timer_failed(self, name: str, exc: Exception) -> None:
+        self._shared.observer.add(Gauge.TIMER_FAILURES)
         self._boot.report.error("periodic work failed; trying again", work=name, cause=f"{type(exc).__name__}: {exc}")
 
     def _admin_gateway(self) -> Gateway:
@@ -208,13 +259,28 @@ class Serving:
             failing.append("access-log")
         if self.generation.config.limits and not self._shared.store.healthy:
             failing.append("store")
-        return failing
+        return failing + self._failing_elsewhere(failing)
+
+    def _failing_elsewhere(self, known: list[str]) -> list[str]:
+        """What another worker cannot do: a client may meet any of them."""
+        others = [row.memory for row in self._boot.board.live() if row.worker != self._boot.index]
+        failing = {
+            "access-log": not all(gauge(row, Gauge.RECORDABLE) for row in others),
+            "store": bool(self.generation.config.limits) and not all(gauge(row, Gauge.STORE_UP) for row in others),
+        }
+        return [name for name, fails in failing.items() if fails and name not in known]
 
     def _status(self) -> Facts:
+        self._show()
+        live = self._boot.board.live()
         return {
             "bundle_hash": self.generation.config.bundle_hash,
             "failing": self._failing(),
-            "connections": len(self._front.connections),
+            "connections": sum(gauge(row.memory, Gauge.CONNECTIONS) for row in live),
+            "workers": [
+                {"worker": row.worker, "pid": row.pid, "connections": gauge(row.memory, Gauge.CONNECTIONS)}
+                for row in live
+            ],
         }
 
     def _routes(self) -> list[Facts]:
@@ -246,3 +312,9 @@ def _generation(sources: Sources, config: Config, shared: Shared, previous: Gate
 def _admin_hosts(address: str) -> tuple[str, ...]:
     """The names that mean this listener and no other."""
     return tuple(dict.fromkeys((f"[{address}]" if ":" in address else address, "localhost", "127.0.0.1", "[::1]")))
+
+
+def resident_bytes() -> int:
+    """Of this process, as the kernel counts it; pages shared with others included."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()

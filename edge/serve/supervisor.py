@@ -5,6 +5,8 @@ Start, each step only when the one before it holds (so the public socket never l
     1 read and judge the files   2 claim state/run   3 the gateway's own certificates   4 bind the sockets
     5 store   6 notary, and what an earlier run left in its rings   7 worker   8 watcher, control socket, `ready …`
 
+SIGHUP reads the files again; SIGUSR2 does, and then replaces the worker processes one by one (see `rolling`).
+
 Stop, on SIGTERM or SIGINT (a second one hurries):
 
     1 sockets closed, workers drain   2 rings recovered   3 log sealed   4 store   5 exit 0
@@ -12,9 +14,11 @@ Stop, on SIGTERM or SIGINT (a second one hurries):
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,20 +30,24 @@ from edge.config.io_load import load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError, UnsafeState
 from edge.serve import sockets, worker
+from edge.serve.board import EXPIRIES, Board, Fact
 from edge.serve.children import Exit, Nursery, set_limits, set_name
-from edge.serve.control_socket import Answer, ControlSocket, Reply
+from edge.serve.commands import Commands
+from edge.serve.control_socket import ControlSocket
 from edge.serve.errand import Errand, Failure
 from edge.serve.messages import Kind, Note
 from edge.serve.notary_link import NotaryLink
 from edge.serve.outline import EMBEDDED, Outline, judge, read_verdict, watched_files
 from edge.serve.own_log import OwnLog
-from edge.serve.pool import Pool
+from edge.serve.pool import Pool, Worker
 from edge.serve.reactor import Reactor
 from edge.serve.reload import JUDGE_WITHIN_S, Current, Event, Reload
 from edge.serve.renewal import Renewal, Renewed
 from edge.serve.report import Report
+from edge.serve.rolling import Rolling
 from edge.serve.run_state import RunState
 from edge.serve.service_manager import ServiceManager
+from edge.serve.status import Status, collect
 from edge.serve.store import EmbeddedStore
 from edge.serve.watch import Watcher
 
@@ -74,7 +82,7 @@ class Supervisor:
         self._edge_yaml = edge_yaml
         self._report = report
         self._reactor = Reactor()
-        self._nursery = Nursery()
+        self._nursery = Nursery(report.unexpected)
         self._stops = 0
         self._manager = ServiceManager.take(os.environ)
         self._renewal = Renewal(self._reactor, self._nursery, report)
@@ -84,9 +92,11 @@ class Supervisor:
         self._store: EmbeddedStore | None = None
         self._notary: NotaryLink | None = None
         self._log: OwnLog | None = None
+        self._board: Board | None = None
         self._pool: Pool | None = None
         self._reload: Reload | None = None
         self._watcher: Watcher | None = None
+        self._commands: Commands | None = None
         self._control: ControlSocket | None = None
 
     def run(self) -> int:
@@ -94,7 +104,12 @@ class Supervisor:
         set_name("edge-supervisor")
         os.umask(0o077)
         set_limits()
-        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        self._report.adopt_logging()
+        # What is loaded by now is shared with every child until somebody writes to it. The collector would: it keeps its
+        # marks in the objects. So it forgets them all, here and in the children.
+        gc.collect()
+        gc.freeze()
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
         self._reactor.catch(signals, self._signalled)
         try:
             self._start()
@@ -120,6 +135,9 @@ class Supervisor:
             if self._reload is not None:
                 self._manager.reloading()
                 self._reload.request(lambda answer: self._manager.ready(answer.bundle_hash))
+        elif number == signal.SIGUSR2:
+            if self._commands is not None:
+                self._commands.restart_workers()
         else:
             self._stops += 1
 
@@ -142,6 +160,9 @@ class Supervisor:
         for name, host, port in outline.listeners:
             if name in OPENED:
                 self._listeners[name] = sockets.bind(name, (host, port), outline.workers)
+        self._board = Board(outline.workers)
+        self._board.tell(Fact.STARTED_S, int(time.time()))
+        self._in_force(outline)
         self._start_store(outline, state)
         pseudonym_key = self._start_notary(outline, state)
         self._start_workers(current, pseudonym_key)
@@ -195,7 +216,11 @@ class Supervisor:
         assert self._run_state is not None
         settings = notary.NotarySettings.of(state, outline.audit)
         link = self._notary = NotaryLink(
-            self._reactor, self._nursery, lambda commands: notary.run(commands, settings), self._report
+            self._reactor,
+            self._nursery,
+            lambda commands: notary.run(commands, settings),
+            self._report,
+            self._notary_changed,
         )
         settings.directory.mkdir(mode=0o700, exist_ok=True)
         pseudonym_key = load_pseudonym_key(settings.directory)
@@ -212,6 +237,7 @@ class Supervisor:
     def _start_workers(self, current: Current, pseudonym_key: bytes) -> None:
         assert self._notary is not None
         assert self._run_state is not None
+        assert self._board is not None
         pool = self._pool = Pool(
             self._reactor,
             self._nursery,
@@ -219,6 +245,7 @@ class Supervisor:
             self._run_state,
             self._report,
             listeners=self._listeners,
+            board=self._board,
             pseudonym_key=pseudonym_key,
             main=worker.run,
             current=lambda: reload.current.sources,
@@ -251,7 +278,10 @@ class Supervisor:
     def _start_watching(self, current: Current) -> None:
         assert self._run_state is not None
         assert self._reload is not None
-        self._control = ControlSocket(self._reactor, self._run_state.directory_fd, self._command)
+        assert self._pool is not None
+        rolling = Rolling(self._reactor, self._pool, current.outline.workers)
+        commands = self._commands = Commands(self._reload, rolling, self._report, self._status)
+        self._control = ControlSocket(self._reactor, self._run_state.directory_fd, commands.handle)
         watcher = self._watcher = Watcher(self._reactor, self._nursery, self._report, self._reload.request)
         watcher.watch(watched_files(current.sources))
         if not self._reactor.run_until(lambda: watcher.is_armed or self._stops > 0, _WATCH_WITHIN_S):
@@ -264,21 +294,48 @@ class Supervisor:
 
     # Events while running
 
-    def _command(self, command: str, reply: Reply) -> None:
-        if command == "reload" and self._reload is not None:
-            self._reload.request(reply)
-        else:
-            reply(Answer(ok=False, faults=(f"control: unknown command {command[:40]!r}",)))
+    def _status(self) -> Status:
+        assert self._board is not None
+        assert self._pool is not None
+        outline = self._current_outline()
+        workers = {worker.pid: (f"worker{worker.index}", worker.state) for worker in self._pool.workers}
+        processes = [("supervisor", os.getpid(), "running")]
+        for kernel_name, pid in self._nursery.processes:
+            name, state = workers.get(pid, (kernel_name.removeprefix("edge-"), "running"))
+            processes.append((name, pid, state))
+        return collect(
+            self._board,
+            bundle_hash=outline.bundle_hash,
+            listeners={name: sockets.address_text(group[0]) for name, group in self._listeners.items()},
+            processes=processes,
+            store="embedded" if outline.store == EMBEDDED else "external",
+            has_limits=outline.has_limits,
+            log_directory=Path(outline.state) / "log",
+        )
 
-    def _heard(self, index: int, kind: Kind, note: Note) -> None:
-        if self._reload is not None:
-            self._reload.heard(index, kind, note)
+    def _in_force(self, outline: Outline) -> None:
+        assert self._board is not None
+        self._board.add(Fact.GENERATION)
+        ends = dict(outline.certificates)
+        for name, fact in EXPIRIES.items():
+            self._board.tell(fact, ends.get(name, 0))
 
-    def _lost(self, index: int, ended: Exit) -> None:
+    def _notary_changed(self, is_ready: bool) -> None:
+        assert self._board is not None
+        self._board.tell(Fact.NOTARY_UP, int(is_ready))
+
+    def _heard(self, number: int, kind: Kind, note: Note) -> None:
         if self._reload is not None:
-            self._reload.lost(index)
-        if self._log is not None and self._stops == 0:
-            facts: dict[str, Value] = {"process.name": f"worker{index}", "process.pid": ended.pid}
+            self._reload.heard(number, kind, note)
+
+    def _lost(self, worker: Worker, ended: Exit) -> None:
+        if self._reload is not None:
+            self._reload.lost(worker.number)
+        if worker.is_retiring and ended.status == 0:
+            return  # as it was asked to
+        if self._log is not None and self._board is not None and self._stops == 0:
+            self._board.add(Fact.REPLACED)
+            facts: dict[str, Value] = {"process.name": f"worker{worker.index}", "process.pid": ended.pid}
             facts["process.exit_code"] = ended.status
             self._log.event("process.replace", facts, failed=str(ended))
 
@@ -290,9 +347,12 @@ class Supervisor:
         if self._log is not None:
             facts = {"policy.version": bundle_hash, "config.previous": previous}
             self._log.event(event.value, facts, failed=failed)
+        if event is Event.REFUSED and self._board is not None:
+            self._board.add(Fact.REFUSED)
 
     def _applied(self, current: Current) -> None:
         self._manager.serving(current.outline.bundle_hash)
+        self._in_force(current.outline)
         if self._watcher is not None:
             self._watcher.watch(watched_files(current.sources))
 

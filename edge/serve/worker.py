@@ -1,6 +1,6 @@
 """The process that serves: one uvloop, and a supervisor that tells it what to do.
 
-Life: build from what was inherited → say SERVING → prepare and commit as told → drain → exit 0.
+Life: build from what was inherited → say SERVING → prepare and commit as told → retire, perhaps → drain → exit 0.
 
 Told by frames from the supervisor; SIGTERM alone makes it drain too, since systemd signals everybody at once. SIGINT is
 left to the supervisor, which then tells. EOF of the supervisor's socket ends it, should the kernel's own signal have failed.
@@ -33,6 +33,7 @@ _EXPECTED = (EdgeError, PkiError, OSError)
 def run(boot: Boot) -> int:
     """The body of the child; the result is its exit code (design §7)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    boot.report.adopt_logging()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_main(boot))
 
@@ -56,9 +57,11 @@ async def _main(boot: Boot) -> int:
     # A request makes some 40 short-lived objects and no cycles; the default of 700 looks at them every 17 requests.
     gc.set_threshold(20_000, 20, 50)
     writer.write(encode_note(Kind.SERVING, Note(bundle_hash=serving.generation.digest)))
+    told = asyncio.Event()
     tasks = {
-        loop.create_task(_obey(reader, writer, serving), name="obey"),
+        loop.create_task(_obey(reader, writer, serving, told), name="obey"),
         loop.create_task(stop.wait(), name="stop"),
+        loop.create_task(_retire(told, serving), name="retire"),
     }
     admin = serving.admin_task
     ended, _ = await asyncio.wait(tasks | ({admin} if admin else set()), return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +75,14 @@ async def _main(boot: Boot) -> int:
     return 70 if any(task.exception() for task in ended) else 0
 
 
-async def _obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serving: Serving) -> None:
+async def _retire(told: asyncio.Event, serving: Serving) -> None:
+    await told.wait()
+    await serving.retire()
+
+
+async def _obey(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serving: Serving, retire: asyncio.Event
+) -> None:
     """Do what the supervisor says; returns when it says drain, or says nothing any more."""
     decoder = Decoder(MAX_DOWN_BYTES)
     while received := await reader.read(1 << 18):
@@ -84,6 +94,8 @@ async def _obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serv
                 writer.write(encode_note(Kind.COMMITTED, Note(bundle_hash=await serving.commit())))
             elif kind is Kind.ABORT:
                 serving.abort()
+            elif kind is Kind.RETIRE:
+                retire.set()
             elif kind is Kind.DRAIN:
                 return
 
@@ -99,8 +111,10 @@ async def _prepare(serving: Serving, sources: Sources) -> bytes:
 def _unexpected(boot: Boot, context: dict[str, Any]) -> None:
     """What no task caught. A broken connection is not news; values are not shown, since one may be a secret."""
     exc = context.get("exception")
-    if not isinstance(exc, OSError):
-        boot.report.error("unexpected", where=str(context.get("message")), cause=type(exc).__name__)
+    if exc is None:
+        boot.report.error("unexpected", cause=context.get("message"))
+    elif not isinstance(exc, OSError):
+        boot.report.unexpected(exc)
 
 
 def _one_line(exc: BaseException) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge.config.sources import RawFile, Sources
+from edge.serve.board import Board
 from edge.serve.children import Exit, Nursery
 from edge.serve.messages import MAX_DOWN_BYTES, Decoder, Kind, Note, encode_note
 from edge.serve.notary_link import NotaryLink
@@ -45,7 +46,7 @@ def obedient(boot: Boot) -> int:
     decoder = Decoder(MAX_DOWN_BYTES)
     while received := boot.channel.recv(65536):
         for kind, payload in decoder.feed(received):
-            if kind is Kind.DRAIN:
+            if kind in (Kind.DRAIN, Kind.RETIRE):
                 return 0
             boot.channel.sendall(encode_note(Kind.PREPARED, Note(bundle_hash=str(len(payload)))))
     return 0
@@ -95,11 +96,12 @@ def make(reactor: Reactor, nursery: Nursery, tmp_path: Path, seen: Seen) -> Iter
             run,
             Report("test"),
             listeners={"public": [listener]},
+            board=Board(1),
             pseudonym_key=bytes(32),
             main=main,
             current=lambda: SOURCES,
-            on_note=lambda index, kind, note: seen.notes.append((index, kind, note)),
-            on_lost=lambda index, ended: seen.lost.append(ended),
+            on_note=lambda number, kind, note: seen.notes.append((number, kind, note)),
+            on_lost=lambda worker, ended: seen.lost.append(ended),
             on_recovered=lambda name, unknown: seen.recovered.append(unknown),
         )
         pools.append(pool)
@@ -124,25 +126,25 @@ def worker_pid(pool: Pool, nursery: Nursery) -> int:
 def test_worker_is_forked_when_its_ring_is_attached_and_says_when_it_serves(reactor: Reactor, make: MakePool) -> None:
     pool = make(obedient)
     assert pool.is_empty  # no fork before the notary answered
-    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
 
 
 def test_killed_worker_is_recovered_and_replaced(
     reactor: Reactor, nursery: Nursery, make: MakePool, seen: Seen
 ) -> None:
     pool = make(obedient)
-    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
     os.kill(worker_pid(pool, nursery), signal.SIGKILL)
     assert reactor.run_until(lambda: bool(seen.lost), 3)
-    assert reactor.run_until(lambda: pool.serving() == (0,) and seen.recovered == [2], 3)
+    assert reactor.run_until(lambda: pool.serving() == (2,) and seen.recovered == [2], 3)
     assert str(seen.lost[0]) == "SIGKILL"
 
 
 def test_sources_travel_whole(reactor: Reactor, make: MakePool, seen: Seen) -> None:
     pool = make(obedient)
-    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
     big = Sources(SOURCES.source, RawFile("edge.yaml", bytes(2 << 20)), "policies", (), (), {}, {}, {})
-    pool.send(0, Kind.PREPARE, big)
+    pool.send(1, Kind.PREPARE, big)
     assert reactor.run_until(lambda: len(seen.notes) > 1, 5)
     assert seen.notes[1][1] is Kind.PREPARED
     assert int(seen.notes[1][2].bundle_hash) > 2 << 20
@@ -166,8 +168,8 @@ def test_worker_that_breaks_the_framing_is_killed(reactor: Reactor, make: MakePo
 
 def test_who_took_no_part_in_a_reload_starts_again(reactor: Reactor, make: MakePool, seen: Seen) -> None:
     pool = make(obedient)
-    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
-    pool.restart_others([0])
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    pool.restart_others([1])
     assert not reactor.run_until(lambda: bool(seen.lost), 0.05)
     pool.restart_others([])
     assert reactor.run_until(lambda: bool(seen.lost), 5)
@@ -175,9 +177,71 @@ def test_who_took_no_part_in_a_reload_starts_again(reactor: Reactor, make: MakeP
 
 def test_drained_workers_are_not_replaced(reactor: Reactor, make: MakePool, seen: Seen) -> None:
     pool = make(obedient)
-    assert reactor.run_until(lambda: pool.serving() == (0,), 5)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
     pool.drain()
     assert reactor.run_until(lambda: pool.is_empty and bool(seen.recovered), 5)
     assert seen.lost[0].status == 0
     pool.start(0)
     assert not reactor.run_until(lambda: not pool.is_empty, 0.05)
+
+
+def test_successor_serves_before_the_one_before_retires(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    tried: list[str | None] = []
+    pool.start(0, tried.append)
+    assert reactor.run_until(lambda: bool(tried), 5)
+    assert (tried, pool.serving(), pool.is_retiring) == ([None], (1, 2), False)
+    pool.retire(0)
+    assert [worker.state for worker in pool.workers] == ["retiring", "serving"]
+    assert pool.serving() == (1, 2)  # it takes part in reloads until it has left
+    assert reactor.run_until(lambda: bool(seen.lost), 5)
+    assert not reactor.run_until(lambda: pool.serving() != (2,), 0.05)  # nobody takes its place a second time
+
+
+def test_successor_that_cannot_serve_leaves_the_one_before_alone(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    pool = make(lambda boot: (obedient if boot.row is boot.board.rows[0] else unable)(boot))
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    tried: list[str | None] = []
+    pool.start(0, tried.append)
+    assert reactor.run_until(lambda: bool(tried), 5)
+    assert (tried, pool.serving()) == (["no certificate"], (1,))
+    assert not reactor.run_until(lambda: len(pool.workers) > 1, 0.05)
+
+
+def test_worker_that_dies_while_its_successor_starts_is_not_replaced_twice(
+    reactor: Reactor, nursery: Nursery, make: MakePool, seen: Seen
+) -> None:
+    pool = make(obedient)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    tried: list[str | None] = []
+    first = worker_pid(pool, nursery)
+    pool.start(0, tried.append)
+    os.kill(first, signal.SIGKILL)
+    assert reactor.run_until(lambda: bool(tried) and bool(seen.lost), 5)
+    assert tried == [None]
+    assert not reactor.run_until(lambda: len(pool.workers) > 1, 0.05)
+    assert pool.serving() == (2,)
+
+
+def test_successor_that_was_forked_with_old_files_is_made_again(
+    reactor: Reactor, make: MakePool, tmp_path: Path
+) -> None:
+    hung = tmp_path / "hung"
+
+    def second_hangs(boot: Boot) -> int:
+        if boot.row is not boot.board.rows[0] and not hung.exists():
+            hung.touch()
+            signal.pause()
+        return obedient(boot)
+
+    pool = make(second_hangs)
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    tried: list[str | None] = []
+    pool.start(0, tried.append)
+    for _ in range(500):  # the file wakes nobody
+        if reactor.run_until(hung.exists, 0.01):
+            break
+    pool.restart_others([1])
+    assert reactor.run_until(lambda: bool(tried), 5)
+    assert (tried, pool.serving()) == ([None], (1, 3))
