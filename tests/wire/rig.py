@@ -22,7 +22,7 @@ listeners:
   admin: {bind: "127.0.0.1:0"}
 audit: {paths: plain}
 """
-SERVICES = 'services:\n  orders: {may_serve: ["/orders/**", "/slashes/**", "/small/**"]}\n'
+SERVICES = 'services:\n  orders: {may_serve: ["/orders/**", "/slashes/**", "/small/**", "/quick/**"]}\n'
 POLICY = """\
 @id("anybody")
 permit (principal is Edge::Anonymous, action in [Edge::Action::"read", Edge::Action::"write", Edge::Action::"OPTIONS"],
@@ -33,6 +33,10 @@ routes:
   - name: orders
     match: {{path: /orders/**, methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS]}}
     upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
+    public: {{reason: a test without tokens}}
+  - name: quick
+    match: {{path: /quick/**, methods: [GET, POST]}}
+    upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 0.5}}
     public: {{reason: a test without tokens}}
   - name: slashes
     match: {{path: /slashes/**, methods: [GET]}}
@@ -62,6 +66,8 @@ class Upstream:
         self.answers: list[bytes] = []
         """What the next requests get, in order; `OK` when empty. `CLOSE` ends the connection there by the book, `CUT` without
         the closing alert."""
+        self.by_target: dict[bytes, bytes] = {}
+        """What requests for a target always get."""
         self.answers_early = b""
         """What the next request gets as soon as its head is there."""
         self.echoes = False
@@ -110,7 +116,9 @@ class Upstream:
                         continue
                     while (message := complete_message(buffer)) is not None:
                         request, buffer = buffer[:message], buffer[message:]
-                        answer = self.answers.pop(0) if self.answers else OK
+                        answer = self.by_target.get(request.split(b" ", 2)[1])
+                        if answer is None:
+                            answer = self.answers.pop(0) if self.answers else OK
                         if self.echoes:
                             body = request.partition(b"\r\n\r\n")[2]
                             answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
