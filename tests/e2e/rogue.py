@@ -39,7 +39,7 @@ class Rogue:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(3)
+        connection.settimeout(1)
         try:
             with (
                 connection if self.context is None else self.context.wrap_socket(connection, server_side=True) as stream
