@@ -6,6 +6,7 @@ application sees the verified principal in `scope["edge.principal"]` and authent
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,8 @@ async def call(app: AsgiApp, admission: Admission, request: Request, peer: Peer,
     async def receive() -> AsgiEvent:
         nonlocal sent
         if sent:
-            return {"type": "http.disconnect"}
+            # The caller stays until it has its answer. Quart listens while the handler works, and ends it at a disconnect.
+            await asyncio.Event().wait()
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
