@@ -24,6 +24,13 @@ def prefix_of(ip: str) -> str:
     return str(address)
 
 
+def alpn_of(transport: Transport) -> str | None:
+    """The protocol that the handshake chose (RFC 7301); None when the client named none."""
+    ssl_object = transport.get_extra_info("ssl_object")
+    chosen = getattr(ssl_object, "selected_alpn_protocol", None)
+    return chosen() if chosen is not None else None
+
+
 def peer_of(transport: Transport) -> Peer:
     """The facts of a connection whose handshake is done."""
     name = transport.get_extra_info("peername")

@@ -100,6 +100,8 @@ class PublicShape(Shape):
     hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=1000), Expect("a list of hosts", "[localhost]")]
     tls: TlsShape | None = None
     """Absent: issued by the mini-CA for `hosts`."""
+    http2: Annotated[Literal["hypercorn", "off"], Expect("hypercorn or off", "hypercorn")] = "hypercorn"
+    """Which engine speaks HTTP/2 to the public; `off` offers HTTP/1.1 only."""
 
 
 class ListenersShape(Shape):

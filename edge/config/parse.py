@@ -104,7 +104,7 @@ def _listeners(
     pair = trust.public_pair(edge, edge_document, sources, faults)
     others = {name: Listener(bind) for name, bind in binds.items() if name != "public"}
     return Listeners(
-        public=PublicListener(binds["public"], mesh.hosts or (), pair.chain, pair.key),
+        public=PublicListener(binds["public"], mesh.hosts or (), pair.chain, pair.key, edge.listeners.public.http2),
         services=others.get("services"),
         enrol=others.get("enrol"),
         admin=others.get("admin"),

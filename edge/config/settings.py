@@ -33,6 +33,13 @@ class PublicListener:
     tls_chain: bytes
     """PEM, leaf first. Empty while the mini-CA has not issued it (`Config.unissued`)."""
     tls_key: Secret
+    http2: str = "hypercorn"
+    """`hypercorn` or `off`."""
+
+    @property
+    def alpn(self) -> tuple[str, ...]:
+        """What the handshake offers, best first (RFC 7301)."""
+        return ("http/1.1",) if self.http2 == "off" else ("h2", "http/1.1")
 
 
 @dataclass(frozen=True, slots=True)

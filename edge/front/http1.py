@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edge.accept.peer import peer_of
+from edge.accept.peer import alpn_of, peer_of
 from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, UriTooLong
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
@@ -81,8 +81,11 @@ class Http1(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._peer = peer_of(transport)
         front = self._front
+        if front.take_http2 is not None and alpn_of(transport) == "h2":
+            front.take_http2(self._transport)  # from here on this object is nobody's protocol
+            return
+        self._peer = peer_of(transport)
         front.connections.add(self)
         self._deadline_s = front.shared.loop.time() + front.deadlines.head_s
         self._is_counted = front.shared.shed.open(self._peer.prefix)

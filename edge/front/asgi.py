@@ -1,0 +1,223 @@
+"""The public line as an ASGI application: what an HTTP/2 engine parsed ⇄ the exchange that all shells share.
+
+`PublicApp` is served by Hypercorn (`accept/hypercorn_tls`, which keeps the raw head beside the scope); each request is one
+`Call`, the `Downstream` of its exchange. Laws:
+
+- The request is built from the head as it came, never from what the server made of it; a scope without it is refused.
+- What is held of an answer is bounded: while the client does not take it, the upstream is not read. While the upstream does
+  not take a body, nothing is received, and the stream's window closes.
+- A client that leaves, or resets its stream, ends the exchange at once, also while nothing is received.
+- An answer that cannot be completed ends with the reset of its stream; the other streams of the connection go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from edge.accept.hypercorn_tls import Stream, stream_of
+from edge.errors import EdgeError, MalformedRequest
+from edge.exchange import Exchange
+from edge.front.front import Front
+from edge.model.http import RawField
+from edge.parse.http2 import translate
+from edge.parse.request import build
+
+HELD_BYTES = 65_536
+"""Of an answer that the server did not take yet; then the upstream is not read."""
+
+Send = Callable[[dict[str, object]], Awaitable[None]]
+
+
+class PublicApp:
+    """The ASGI application of the public listener."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._calls: set[Call] = set()
+
+    async def __call__(self, scope: Any, receive: object, send: Send) -> None:
+        """`receive` is the stream's own; it is not used, because `Stream` also tells when the client leaves."""
+        call = Call(self._front, stream_of(scope))
+        self._calls.add(call)
+        try:
+            await call.run(send)
+        finally:
+            self._calls.discard(call)
+
+    def sweep(self) -> None:
+        """Cut what is past its deadline; called by the timer that sweeps the front."""
+        now_s = self._front.shared.loop.time()
+        for call in list(self._calls):
+            call.check_deadline(now_s)
+
+
+class Call:
+    """One request; the `Downstream` of its exchange."""
+
+    def __init__(self, front: Front, stream: Stream) -> None:
+        self._front = front
+        self._stream = stream
+        self._exchange = Exchange(front.gateway, front.shared, self, stream.peer)
+        self._start: dict[str, object] | None = None
+        self._out: list[bytes] = []
+        self._held_bytes = 0
+        self._is_ended = self._is_cut = self._is_paused = False
+        self._wake = asyncio.Event()
+        self._may_receive = asyncio.Event()
+        self._may_receive.set()
+        self._body_deadline_s = self._write_deadline_s = 0.0
+        self._bytes_taken = 0
+
+    async def run(self, send: Send) -> None:
+        """Ends when the answer is taken, or nobody is there to take it."""
+        self._stream.when_gone = self._gone
+        receiver: asyncio.Task[None] | None = None
+        try:
+            if self._begin():
+                receiver = self._front.shared.loop.create_task(self._receive())
+            await self._answer(send)
+        finally:
+            if receiver is not None:
+                receiver.cancel()
+            self._exchange.on_gone()  # nothing happens unless this task was cancelled
+
+    # -- the request ----------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """Start the exchange; whether there is a body to receive."""
+        stream, exchange = self._stream, self._exchange
+        try:
+            method, raw_target, fields = translate(stream.head)
+            request, framing = build(method, raw_target, "2", fields)
+            if request.content_length and not stream.has_body:
+                raise MalformedRequest("framing-disagrees")
+        except EdgeError as exc:
+            exchange.refuse(exc)
+            return False
+        request.chunked = stream.has_body and request.content_length is None
+        if request.has_body:
+            self._await_body()
+        exchange.start(request, wants_continue=framing.expects_continue)
+        return request.has_body
+
+    async def _receive(self) -> None:
+        exchange = self._exchange
+        while True:
+            await self._may_receive.wait()
+            event = await self._stream.receive()
+            if event["type"] != "http.request":
+                return  # `_gone` was told
+            body = bytes(event["body"])  # type: ignore[call-overload]
+            if self._body_deadline_s:
+                deadlines = self._front.deadlines
+                latest_s = self._front.shared.loop.time() + deadlines.body_s
+                more_s = len(body) / deadlines.least_bytes_per_s
+                self._body_deadline_s = min(latest_s, self._body_deadline_s + more_s)
+            if body:
+                exchange.on_body(body)
+            if not event["more_body"]:
+                self._body_deadline_s = 0.0
+                exchange.on_body_end()
+                return
+
+    def _await_body(self) -> None:
+        self._body_deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
+
+    def _gone(self) -> None:
+        """The client left. When the answer was out before, this tells nobody anything."""
+        self._exchange.on_gone()
+        self._is_cut = True
+        self._wake.set()
+
+    # -- the answer (Downstream) ----------------------------------------------------------------
+
+    async def _answer(self, send: Send) -> None:
+        while not self._is_cut:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._start is not None and not self._is_cut:
+                start, self._start = self._start, None
+                await send(start)
+            while (self._out or self._is_ended) and not self._is_cut:
+                body, self._out = b"".join(self._out), []
+                is_last = self._is_ended
+                self._await_taker()
+                await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+                self._write_deadline_s = 0.0
+                if is_last:
+                    return
+                self._held_bytes -= len(body)
+                self._weigh()
+
+    def _weigh(self) -> None:
+        """Pause the upstream while too much is held, and let it go on when all of that was taken."""
+        if self._is_ended or self._is_cut:
+            return
+        if self._is_paused:
+            if not self._held_bytes:
+                self._is_paused = False
+                self._exchange.pause_answer(is_paused=False)
+        elif self._held_bytes > HELD_BYTES:
+            self._is_paused = True
+            self._exchange.pause_answer(is_paused=True)
+
+    def send_head(self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool) -> None:
+        headers = list(fields)
+        if all(name != b"date" for name, _ in fields):
+            headers.append((b"date", self._front.date_line()[6:-2]))
+        # 304 may say how long the whole would be; client libraries on `h2` then wait for it.
+        if content_length is not None and status not in (204, 304):
+            headers.append((b"content-length", b"%d" % content_length))
+        self._start = {"type": "http.response.start", "status": status, "headers": headers}
+
+    def send_body(self, body: bytes) -> None:
+        self._out.append(body)
+        self._held_bytes += len(body)
+
+    def send_end(self) -> None:
+        self._is_ended = True
+
+    def flush(self) -> None:
+        self._wake.set()
+        self._weigh()
+
+    def send_continue(self) -> None:
+        self._stream.send_continue()
+
+    def pause_body(self, *, is_paused: bool) -> None:
+        if is_paused:
+            self._may_receive.clear()
+            self._body_deadline_s = 0.0  # what is awaited is not the client's to do
+        else:
+            self._may_receive.set()
+            if not self._exchange.is_body_complete:
+                self._await_body()
+
+    def must_close(self) -> None:
+        """Nothing: a stream carries one request, and ends with its answer."""
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._stream.reset()
+        self._wake.set()
+
+    # -- deadlines ------------------------------------------------------------------------------
+
+    def _await_taker(self) -> None:
+        """From now on the client has to take what it is sent, or be cut."""
+        self._write_deadline_s = self._front.shared.loop.time() + self._front.deadlines.write_s
+        self._bytes_taken = self._stream.bytes_taken
+
+    def check_deadline(self, now_s: float) -> None:
+        self._exchange.check_deadline(now_s)
+        is_late = bool(self._body_deadline_s) and now_s > self._body_deadline_s
+        if self._write_deadline_s and now_s > self._write_deadline_s:
+            deadlines = self._front.deadlines
+            taken = self._stream.bytes_taken - self._bytes_taken
+            is_late = is_late or taken < deadlines.least_bytes_per_s * deadlines.write_s
+            self._await_taker()
+        if is_late:
+            self._exchange.on_gone()
+            self.cut()

@@ -1,0 +1,80 @@
+"""The front's side of a connection that chose HTTP/2: budgets, deadlines and drain around Hypercorn's server.
+
+`Http1` sees the ALPN when the handshake is done and gives the transport to `Http2` before a byte was read, so that no byte of
+HTTP/1.1 ever meets another parser, and none of HTTP/2 meets llhttp. What a single request may take is `front/asgi`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from edge.accept.hypercorn_tls import App, Server, hypercorn_config
+from edge.accept.peer import peer_of
+from edge.forward.fields import forget_peer
+from edge.front.front import Connection, Front
+from edge.front.wire import untaken_bytes
+
+_CONFIG = hypercorn_config()
+
+
+class Http2(Connection):
+    """One connection. It is not the transport's protocol itself: Hypercorn's stream reader is."""
+
+    def __init__(self, front: Front, transport: asyncio.Transport, app: App) -> None:
+        self._front = front
+        self._transport = transport
+        self._peer = peer_of(transport)
+        self._has_said_goodbye = False
+        self._close_by_s = 0.0
+        self._write_deadline_s = 0.0
+        self._taken_bytes = 0
+        if not front.shared.shed.open(self._peer.prefix):
+            transport.abort()
+            return
+        front.connections.add(self)
+        self._server = Server(app, front.shared.loop, transport, self._peer, _CONFIG)
+        self._task = front.shared.loop.create_task(self._server.run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        front = self._front
+        front.shared.shed.close(self._peer.prefix)
+        forget_peer(self._peer)
+        front.forget(self)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            front.shared.report(error)
+
+    def close_if_idle(self) -> None:
+        """Drain: the client is told; the connection closes behind the last answer."""
+        self._has_said_goodbye = True
+        self._server.leave()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    def check_deadline(self, now_s: float) -> None:
+        front, server = self._front, self._server
+        deadlines = front.deadlines
+        if front.is_draining and not self._has_said_goodbye:
+            self._has_said_goodbye = True
+            server.goodbye()
+        if self._close_by_s or server.is_closing:
+            self._close_by_s = self._close_by_s or now_s + deadlines.linger_s
+            if now_s > self._close_by_s:
+                self.cut()
+        elif server.is_idle and now_s > server.since_s + (deadlines.idle_s if server.has_served else deadlines.head_s):
+            self.close_if_idle()
+        elif self._is_behind(now_s):
+            self.cut()
+
+    def _is_behind(self, now_s: float) -> bool:
+        """Whether the client takes less than the least rate of what waits in the transport."""
+        if not self._transport.get_write_buffer_size():
+            self._write_deadline_s = 0.0
+            return False
+        if self._write_deadline_s and now_s <= self._write_deadline_s:
+            return False
+        deadlines = self._front.deadlines
+        before, self._taken_bytes = self._taken_bytes, self._server.bytes_out - untaken_bytes(self._transport)
+        is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
+        return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s

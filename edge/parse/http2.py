@@ -1,0 +1,67 @@
+"""The head of an HTTP/2 request → what `parse.request` takes: method, target and fields as HTTP/1.1 would say them.
+
+HTTP/2 carries any bytes in names and values, so what is legal there can become something else in the HTTP/1.1 that the
+upstream reads (attacks C7: smuggling by translation). What cannot be said in exactly one way is refused here (RFC 9113 §8.2
+and §8.3): pseudo fields that are missing, repeated, unknown or late; a `Host` that disagrees with `:authority`; fields of the
+connection; a `te` other than `trailers`; names with upper case or a colon; values with white space around them. Every other
+byte is judged by `parse.fields` and `parse.target`, as it is for HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge.errors import HeadersTooLarge, MalformedRequest
+from edge.model.http import RawField
+
+MAX_HEAD_BYTES = 32_768
+"""Of names and values together, as for HTTP/1.1."""
+
+_PSEUDO = (b":method", b":scheme", b":path", b":authority")
+_OF_THE_CONNECTION = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings")
+)
+
+
+def translate(head: Sequence[RawField]) -> tuple[str, bytes, tuple[RawField, ...]]:
+    """(method, raw target, fields with `host` first) of a head as HPACK gave it, cookie crumbs joined (RFC 9113 §8.2.3).
+
+    Raises: MalformedRequest; then 400. HeadersTooLarge; then 431.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    fields: list[RawField] = []
+    crumbs: list[bytes] = []
+    raw_host: bytes | None = None
+    if sum(len(name) + len(value) for name, value in head) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge("head-size")
+    for name, value in head:
+        if name[:1] == b":":
+            if name not in _PSEUDO or name in pseudo or fields or crumbs or raw_host is not None:
+                raise MalformedRequest("pseudo-field")
+            pseudo[name] = value
+        elif name in _OF_THE_CONNECTION or (name == b"te" and value != b"trailers"):
+            raise MalformedRequest("connection-field")
+        elif value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+            raise MalformedRequest("field-value")
+        elif name == b"host":
+            if raw_host is not None:
+                raise MalformedRequest("field-repeated", "host")
+            raw_host = value
+        elif name == b"cookie":
+            crumbs.append(value)
+        else:
+            fields.append((name, value))
+    if crumbs:
+        fields.append((b"cookie", b"; ".join(crumbs)))
+    authority = pseudo.get(b":authority", raw_host)
+    if authority is None:
+        raise MalformedRequest("host-missing")
+    if raw_host is not None and raw_host != authority:
+        raise MalformedRequest("host-disagrees")
+    if b":method" not in pseudo or b":path" not in pseudo:
+        raise MalformedRequest("pseudo-field")
+    if pseudo.get(b":scheme") != b"https":
+        raise MalformedRequest("scheme")
+    if not pseudo[b":path"].isascii():
+        raise MalformedRequest("target-not-ascii")  # as llhttp does for HTTP/1.1
+    return pseudo[b":method"].decode("latin-1"), pseudo[b":path"], ((b"host", authority), *fields)
