@@ -19,10 +19,11 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from edge.account import Account
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.balance import Address
-from edge.forward.fields import RequestIds, request_head
+from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
 from edge.limit.fields import ratelimit_fields
@@ -50,19 +51,15 @@ class Exchange:
     request: Request | None = None
     _walk: Walk | None = None
     _admission: Admission | None = None
-    _slot: int | None = None
-    _pinned: Pinned | None = None
     _connection: UpstreamConnection | None = None
     _dialled: Pinned | None = None
     _task: asyncio.Task[None] | None = None
     _body: tuple[bytes, ...] = ()
     """Of the request, while there is no upstream to take it."""
-    _body_bytes = 0
     _body_ended = False
     _body_paused = False
     _answer_paused = False
     _wants_continue = False
-    _bytes_out = 0
     _status = 0
     """Of the answer, once its head is out."""
     _needs = 0
@@ -77,9 +74,12 @@ class Exchange:
         self._shared = shared
         self.downstream = downstream
         self.peer = peer
-        self.decision_id = shared.recorder.next_id()
-        self._wall_ns = time.time_ns()
-        self._mono_ns = time.monotonic_ns()
+        self._account = Account(shared, peer, gateway.bundle_hash)
+
+    @property
+    def decision_id(self) -> str:
+        """What the log, the upstream and the client know this request by."""
+        return self._account.decision_id
 
     # -- from the shell -------------------------------------------------------------------------
 
@@ -96,14 +96,15 @@ class Exchange:
         """A piece of the request's content, unframed."""
         if self._is_over:
             return
-        self._body_bytes += len(body)
+        account = self._account
+        account.bytes_in += len(body)
         match = self._walk.match if self._walk is not None else None
-        if match is not None and self._body_bytes > match.route.max_body_bytes:
+        if match is not None and account.bytes_in > match.route.max_body_bytes:
             self.refuse(PayloadTooLarge("body-above-route-limit"))
             return
         if self._connection is None:
             self._body = (*self._body, body)
-            if not self._body_paused and self._body_bytes > BODY_BUFFER_BYTES:
+            if not self._body_paused and account.bytes_in > BODY_BUFFER_BYTES:
                 self._body_paused = True
                 self.downstream.pause_body(is_paused=True)
         else:
@@ -119,10 +120,8 @@ class Exchange:
         """The downstream left; the upstream is told by the end of its connection."""
         if self._is_over:
             return
-        if self._slot is not None:
-            self._complete("client-gone", 499)
-        elif self._walk is not None:
-            self._refuse_record("client-gone", "client-gone", 499)
+        if self._walk is not None:
+            self._account.close(self.request, self._walk, 499, "client-gone", None)
         self._end()
 
     def check_deadline(self, now_s: float) -> None:
@@ -150,21 +149,19 @@ class Exchange:
 
     def _advance(self) -> None:
         assert self._walk is not None
+        account = self._account
         try:
             if self._needs:  # it waited: what is decided now is decided at this moment
                 step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
             else:
-                step = decide(self._gateway, self._walk, self._wall_ns, self._mono_ns)
+                step = decide(self._gateway, self._walk, account.wall_ns, account.mono_ns)
             if isinstance(step, Need):
                 self._await(step, self._advance)
                 return
             self._admission = step
-            if self._body_bytes > step.permit.match.route.max_body_bytes:
+            if account.bytes_in > step.permit.match.route.max_body_bytes:
                 raise PayloadTooLarge("body-above-route-limit")
-            self._slot = self._shared.recorder.admit(
-                self.decision_id, self._walk.request, self.peer, step, self._gateway.bundle_hash, self._wall_ns
-            )
-            to_disk = self._shared.recorder.synced(self._slot)
+            to_disk = account.admit(self._walk.request, step)
             if to_disk is not None:
                 self._await(to_disk, self._connect)
                 return
@@ -236,11 +233,10 @@ class Exchange:
         assert self._admission is not None
         request = self.request
         assert request is not None
-        self._pinned = pinned
+        self._account.upstream = pinned.facts
         self._connection = connection = pinned.connection
-        head = request_head(
-            self._admission, request, self.peer, RequestIds(self.decision_id, _random_bytes(24).hex().encode())
-        )
+        trace_hex = _random_bytes(24).hex().encode("ascii")
+        head = request_head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
         if request.content_length is not None:
             framing = b"content-length: %d\r\n\r\n" % request.content_length
         elif request.chunked:
@@ -286,7 +282,7 @@ class Exchange:
         self._status = status
         answer = outgoing(fields)
         answer.append(HSTS)
-        answer.append((b"x-request-id", self.decision_id.encode("ascii")))
+        answer.append((b"x-request-id", self._account.decision_id.encode("ascii")))
         if self._admission.quotas:
             answer += ratelimit_fields(self._admission.quotas)
         if not self._body_ended:
@@ -294,12 +290,12 @@ class Exchange:
         self.downstream.send_head(status, answer, content_length, has_body=has_body)
 
     def on_upstream_body(self, body: bytes) -> None:
-        self._bytes_out += len(body)
+        self._account.bytes_out += len(body)
         self.downstream.send_body(body)
 
     def on_upstream_end(self) -> None:
         self._deadline_s = 0.0
-        to_disk = self._shared.recorder.acked(self._complete(None, self._status))
+        to_disk = self._account.close(self.request, self._walk, self._status, None, None)
         self._is_over = True
         self._connection = None
         if to_disk is None:
@@ -358,11 +354,14 @@ class Exchange:
     def _upstream_error(self, error: UpstreamError) -> None:
         if self._status:  # the head of the answer is out: the only honest signal left is the end of the connection
             if not self._is_over:
-                self._complete(row_of(error).reason, self._status, rule=error.rule)
-                self._end()
-                self.downstream.cut()
+                self._break_off(error)
             return
         self.refuse(error)
+
+    def _break_off(self, error: BaseException) -> None:
+        self._account.close(self.request, self._walk, self._status, row_of(error).reason, error)
+        self._end()
+        self.downstream.cut()
 
     def _rescue(self, error: Exception) -> None:
         self._shared.report(error)
@@ -373,23 +372,15 @@ class Exchange:
         if self._is_over:
             return
         if self._status:
-            self._complete(row_of(error).reason, self._status, rule=getattr(error, "rule", None))
-            self._end()
-            self.downstream.cut()
+            self._break_off(error)
             return
         problem = render(error, self.decision_id, self._gateway.problem_base)
         row = problem.row
-        rule = getattr(error, "rule", row.reason)
-        self._bytes_out = len(problem.body)
-        seq: int | None
-        if self._slot is not None:
-            seq = self._complete(row.reason, row.status, rule=rule)
-        else:
-            seq = self._refuse_record(row.reason, rule, row.status, error)
+        self._account.bytes_out = len(problem.body)
+        to_disk = self._account.close(self.request, self._walk, row.status, row.reason, error)
         self._end()
         if row.closes or not self._body_ended:
             self.downstream.must_close()
-        to_disk = self._shared.recorder.acked(seq)
         if to_disk is not None:
             self._spawn(self._when_recorded(to_disk, lambda: self._answer(problem)))
             return
@@ -402,51 +393,6 @@ class Exchange:
         if not is_head:
             self.downstream.send_body(problem.body)
         self.downstream.send_end()
-
-    def _complete(self, reason: str | None, status: int, rule: str | None = None) -> int:
-        assert self._slot is not None
-        slot, self._slot = self._slot, None
-        duration_ns = self._observe(status, reason)
-        return self._shared.recorder.complete(
-            slot,
-            status=status,
-            reason=reason,
-            rule=rule,
-            bytes_in=self._body_bytes,
-            bytes_out=self._bytes_out,
-            duration_ns=duration_ns,
-            upstream=self._pinned.facts if self._pinned is not None else None,
-        )
-
-    def _observe(self, status: int, reason: str | None) -> int:
-        """Count the request, whose record is about to be closed; gives its duration."""
-        duration_ns = time.monotonic_ns() - self._mono_ns
-        walk, request = self._walk, self.request
-        route = walk.match.route if walk is not None and walk.match is not None else None
-        method = request.method if request is not None else ""
-        self._shared.observer.request(route, method, status, reason, duration_ns, self._body_bytes, self._bytes_out)
-        return duration_ns
-
-    def _refuse_record(self, reason: str, rule: str, status: int, error: BaseException | None = None) -> int | None:
-        walk = self._walk
-        duration_ns = self._observe(status, reason)
-        denial = getattr(error, "denial", None)
-        return self._shared.recorder.refuse(
-            self.decision_id,
-            self.request,
-            self.peer,
-            principal=walk.principal if walk is not None else None,
-            match=walk.match if walk is not None else None,
-            status=status,
-            reason=reason,
-            rule=rule,
-            bundle_hash=self._gateway.bundle_hash,
-            started_ns=self._wall_ns,
-            duration_ns=duration_ns,
-            policies=denial.policies if denial is not None else (),
-            bytes_in=self._body_bytes,
-            bytes_out=self._bytes_out,
-        )
 
     def _end(self) -> None:
         """Nothing more will be forwarded: drop the upstream and whatever is being awaited."""

@@ -8,7 +8,6 @@ credential unless the route forwards it, and framing, which the protocol file se
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from edge.model.decision import Admission
 from edge.model.http import RawField, Request
@@ -77,15 +76,6 @@ _UNRESERVED = re.compile(r"[^!-$&-~]")
 _principal_heads: dict[Principal, bytes] = {}
 _peer_heads: dict[Peer, tuple[str, bytes]] = {}
 _CACHED_HEADS_MAX = 16_384
-
-
-@dataclass(slots=True, eq=False)
-class RequestIds:
-    """The identifiers that this request carries on both sides of the gateway."""
-
-    decision_id: str
-    trace_hex: bytes
-    """48 random hexadecimal digits: a trace id (32), used when the client brings no valid trace, and a span id (16)."""
 
 
 def _percent_encode(text: str) -> bytes:
@@ -164,9 +154,10 @@ def upstream_path(route: Route, path: str) -> str:
     return path
 
 
-def request_head(admission: Admission, request: Request, peer: Peer, ids: RequestIds) -> bytes:
+def request_head(admission: Admission, request: Request, peer: Peer, decision_id: str, trace_hex: bytes) -> bytes:
     """Request line and fields in wire form of HTTP/1.1, without framing fields and without the final empty line.
 
+    `trace_hex` is 48 random hexadecimal digits: a trace id (32), used when the client brings no valid trace, and a span id.
     Takes an `Admission`: what was not authenticated, permitted and admitted cannot be put into a head.
     """
     route = admission.permit.match.route
@@ -182,8 +173,8 @@ def request_head(admission: Admission, request: Request, peer: Peer, ids: Reques
         passed,
         _principal_heads.get(principal) or _principal_head(principal),
         _peer_head(peer, request.authority),
-        ids.decision_id.encode("ascii"),
-        _traceparent(raw_traceparent, ids.trace_hex),
+        decision_id.encode("ascii"),
+        _traceparent(raw_traceparent, trace_hex),
     )
 
 

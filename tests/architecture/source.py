@@ -20,6 +20,7 @@ SHELLS = (
     "edge/cli/",
     "edge/dataplane.py",
     "edge/exchange.py",
+    "edge/account.py",
     "edge/downstream.py",
     "edge/timers.py",
     "edge/assemble.py",

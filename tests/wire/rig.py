@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -203,6 +204,31 @@ class Client:
 
     def send(self, data: bytes) -> Client:
         self.tls.sendall(data)
+        return self
+
+    def send_while_reading(self, data: bytes, within_s: float = 20) -> Client:
+        """Send and receive at the same time, in one thread: a TLS session is not for two."""
+        view, end = memoryview(data), time.monotonic() + within_s
+        self.tls.setblocking(False)
+        while view:
+            assert time.monotonic() < end, "the gateway neither takes nor gives"
+            moved = False
+            try:
+                view = view[self.tls.send(view[:65536]) :]
+                moved = True
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+            try:
+                piece = self.tls.recv(65536)
+                if not piece:
+                    break
+                self._buffer += piece
+                moved = True
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+            if not moved:
+                select.select([self.tls], [self.tls], [], 0.05)
+        self.tls.settimeout(5)
         return self
 
     def answer(self, *, is_head: bool = False) -> Answer:

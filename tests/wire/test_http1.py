@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
@@ -71,14 +70,9 @@ def test_chunked_bodies_cut_anywhere_end_where_they_end(rig: Rig, size: int) -> 
 def test_a_large_body_streams_both_ways_with_back_pressure(rig: Rig) -> None:
     body = bytes(range(256)) * 16384  # 4 MiB
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body]
+    head = b"POST /orders/x HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
     with rig.client() as client:
-        sender = threading.Thread(
-            target=client.send,
-            args=(b"POST /orders/x HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body,),
-        )
-        sender.start()
-        answer = client.answer()
-        sender.join(10)
+        answer = client.send_while_reading(head + body).answer()
     assert answer.body == body
     assert rig.upstream.seen.endswith(body)
     assert rig.record(answer.fields["x-request-id"])["http.request.body.bytes"] == len(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.forward.fields import MANAGED, RequestIds, nominated, request_head, upstream_path
+from edge.forward.fields import MANAGED, nominated, request_head, upstream_path
 from edge.model.decision import Admission, Permit
 from edge.model.http import RawField, Request
 from edge.model.identity import ANONYMOUS, Peer, Principal
@@ -12,7 +12,7 @@ from edge.model.route import PathPattern, Route, RouteMatch, Upstream
 
 ALICE = Principal(method="jwt", issuer="https://idp.example.com/", subject="alice", scopes=frozenset(("b", "a")))
 PEER = Peer("192.0.2.1", 5, "192.0.2.1", None, "TLSv1.3", "x")
-IDS = RequestIds("D1", b"%032x%016x" % (0xAB, 0xCD))
+IDS = ("D1", b"%032x%016x" % (0xAB, 0xCD))
 
 
 def head(
@@ -46,7 +46,7 @@ def head(
     )
     # Forging a permit is what no other place may do; here it stands for what the line made.
     permit = Permit(principal=principal, match=RouteMatch(route, {}), policies=("p",))
-    return request_head(Admission(permit), request, peer, IDS)
+    return request_head(Admission(permit), request, peer, *IDS)
 
 
 def values(raw: bytes, name: bytes) -> list[bytes]:
