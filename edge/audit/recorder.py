@@ -294,7 +294,8 @@ class Recorder:
             parts.append(f'"jwt.iss":{text(principal.issuer)},')
             for name, value in (
                 ("organization.id", principal.tenant),
-                ("oauth.client_id", principal.client_id),
+                # A client that acts for itself is its own subject (RFC 9068 §5): named here, it would undo `user.hash`.
+                ("oauth.client_id", principal.client_id if principal.client_id != principal.subject else None),
                 ("jwt.kid", principal.jwt_kid),
             ):
                 if value is not None:

@@ -58,6 +58,8 @@ MANAGED = frozenset(
         b"x-rewrite-url",
         b"x-original-method",
         b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
         b"ssl-client-cert",
         b"ssl-client-verify",
         b"x-ssl-client-cert",

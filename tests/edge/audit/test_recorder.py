@@ -351,6 +351,14 @@ def test_ids_are_ordered_and_unique_even_if_the_clock_stands_or_goes_back(desk: 
     assert all(one.isalnum() for one in ids)
 
 
+def test_a_client_that_acts_for_itself_is_named_by_its_pseudonym_only(desk: Desk) -> None:
+    desk.refuse(asked=request(), principal=Principal("jwt", "https://idp.example/", "batch", client_id="batch"))
+    (leaf,) = desk.leaves()
+    assert "oauth.client_id" not in leaf
+    assert "batch" not in str(leaf)
+    assert "user.hash" in leaf
+
+
 def test_anonymous_principal_has_no_pseudonym(desk: Desk) -> None:
     complete(desk, desk.admit(ANONYMOUS))
     (leaf,) = desk.leaves()
