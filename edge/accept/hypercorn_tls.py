@@ -28,7 +28,6 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import priority
-from hyperframe.frame import GoAwayFrame
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
@@ -38,6 +37,7 @@ from hypercorn.events import Closed, RawData
 from hypercorn.protocol import events as stream_events
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
+from hyperframe.frame import GoAwayFrame
 
 from edge.model.http import RawField
 from edge.model.identity import Peer
@@ -240,12 +240,23 @@ class EdgeH2(H2Protocol):
             await self._flush()
             await self.send(Closed())
             return
-        if self._is_affordable(events, len(event.data)):
+        if self._awaits_too_much():
+            self.connection.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            await self._flush()
+            await self.send(Closed())
+        elif self._is_affordable(events, len(event.data)):
             await self._handle_events(events)
         else:
             self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             await self._flush()
             await self.send(Closed())
+
+    def _awaits_too_much(self) -> bool:
+        """Whether a frame is announced that is too long: the library looks only when it has all of it, up to 16 MiB."""
+        raw_begun = self.connection.incoming_buffer._data[:3]
+        return (
+            int.from_bytes(raw_begun, "big") > self.connection.max_inbound_frame_size if len(raw_begun) == 3 else False
+        )
 
     def _is_affordable(self, events: list[h2.events.Event], count: int) -> bool:
         """Charge for frames that carry nothing: resets, pings, settings, empty data, unknown ones (CVE-2023-44487 and kin)."""
@@ -468,8 +479,10 @@ class Server(TCPServer):
             self.writer.transport.abort()
 
     async def protocol_send(self, event: Any) -> None:
+        """From the protocol: the connection is over. Whatever is under way ends now, whenever the client may close."""
         if isinstance(event, Closed):
             self.close()
+            await self.protocol.handle(event)
 
     def write(self, data: bytes) -> None:
         if not self.writer.transport.is_closing():

@@ -70,7 +70,7 @@ class H2Client:
         self.acks = acks
         self.ended: set[int] = set()
         self.heads: dict[int, list[tuple[bytes, bytes]]] = {}
-        self.bodies: dict[int, bytes] = {}
+        self.bodies: dict[int, bytearray] = {}
         self.resets: dict[int, int] = {}
         self.interim: dict[int, list[int]] = {}
         self.goaways: list[int] = []
@@ -169,7 +169,7 @@ class H2Client:
         elif isinstance(event, h2.events.InformationalResponseReceived):
             self.interim.setdefault(event.stream_id, []).append(int(dict(event.headers)[b":status"]))
         elif isinstance(event, h2.events.DataReceived):
-            self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+            self.bodies.setdefault(event.stream_id, bytearray()).extend(event.data)
             if self.acks:
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
@@ -191,7 +191,7 @@ class H2Client:
         for raw_name, raw_value in self.heads[stream]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
-        return Answer(int(fields.pop(":status")), fields, self.bodies.get(stream, b""))
+        return Answer(int(fields.pop(":status")), fields, bytes(self.bodies.get(stream, b"")))
 
     def ask(
         self, method: str = "GET", path: str | bytes = "/orders/7", fields: Fields = (), *, body: bytes | None = None

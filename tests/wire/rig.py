@@ -39,6 +39,11 @@ routes:
     match: {{path: /quick/**, methods: [GET, POST]}}
     upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 0.5}}
     public: {{reason: a test without tokens}}
+  - name: small
+    match: {{path: /small/**, methods: [POST]}}
+    upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
+    max_body_bytes: 1000
+    public: {{reason: a test without tokens}}
   - name: slashes
     match: {{path: /slashes/**, methods: [GET]}}
     upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
@@ -74,6 +79,9 @@ class Upstream:
         self.echoes = False
         """Whether a request gets its own body back."""
         self.connections = 0
+        self.reads = threading.Event()
+        """Cleared: whatever is sent is left in the socket."""
+        self.reads.set()
         self.start()
 
     def start(self) -> None:
@@ -107,7 +115,7 @@ class Upstream:
                 self._open.add(tls)
                 tls.settimeout(20)
                 buffer = b""
-                while piece := tls.recv(65536):
+                while self.reads.wait(20) and (piece := tls.recv(65536)):
                     with self._lock:
                         self._seen.append(piece)
                     buffer += piece
@@ -140,6 +148,10 @@ class Upstream:
             self._seen.clear()
         self.answers.clear()
         self.answers_early, self.echoes = b"", False
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
 
     @property
     def seen(self) -> bytes:
