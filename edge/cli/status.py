@@ -49,7 +49,7 @@ def lines(status: Status) -> Iterator[str]:
     state = "running" if log.running else "NOT RUNNING"
     yield f"log         {state}, {log.size} leaves under a checkpoint of {_age(log.checkpoint_age_s)} ago"
     for certificate in status.certificates:
-        yield f"certificate {certificate.name} ends {certificate.expires}, {certificate.days_left} days left"
+        yield f"certificate {certificate.name} ends {certificate.expires}, {_left(certificate.seconds_left)}"
     yield f"requests    {_counts(status.requests)}"
     yield f"refusals    {_counts(status.refusals)}"
     yield ""
@@ -78,6 +78,10 @@ def lines(status: Status) -> Iterator[str]:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _left(seconds: int) -> str:
+    return f"{_age(seconds)} left" if seconds >= 0 else f"{_age(-seconds)} AGO"
 
 
 def _age(seconds: int) -> str:

@@ -1,8 +1,8 @@
 """The numbers of all workers in one piece of shared memory: `edge status`, `/metrics` and readiness speak for the gateway.
 
     head    one page of u64, written by the supervisor (`Fact`)
-    rows    three for each worker, laid out by `observe`: a successor starts while the one before it still drains, may die and
-            be replaced meanwhile, and a row has one writer
+    rows    five for each worker, laid out by `observe`: a row has one writer, and while two still finish their requests (the
+            pool allows no more) a third may serve, die and be replaced, and a successor start
 
 Made before the first fork and inherited; no file, so nothing is left of it. A row whose owner is gone keeps its numbers and
 goes to the next process of the same worker.
@@ -18,7 +18,7 @@ from typing import Final
 from edge.observe import ROW_BYTES, Gauge, gauge
 
 _HEAD_BYTES: Final = 4096
-_ROWS_EACH: Final = 3
+_ROWS_EACH: Final = 5
 
 
 class Fact(IntEnum):

@@ -30,8 +30,9 @@ from edge.serve.run_state import RunState
 
 STARTS_WITHIN_S = 30.0
 """A worker that does not serve by then hangs and is replaced."""
-LEAVES_WITHIN_S = 20.0
-"""One that was succeeded; its own patience and drain are over long before."""
+LEAVES_WITHIN_S = 660.0
+"""One that was succeeded; its own patience (`serving.FINISH_S`) is over before."""
+_MAX_RETIRING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,10 @@ class Pool:
     def start(self, index: int, tried: Tried | None = None) -> None:
         """Make a ring, have it attached, then fork. Without `tried` only where nobody serves or starts already."""
         if self._draining or (tried is None and self._is_held(index)):
+            return
+        retiring = sum(worker.index == index and worker.is_retiring for worker in self._workers.values())
+        if tried is not None and retiring >= _MAX_RETIRING:
+            tried(f"{retiring} processes before it still finish their requests; try again when they have left")
             return
         number = next(self._numbers)
         name = f"worker{index}-{secrets.token_hex(4)}"

@@ -4,8 +4,8 @@ For each worker in turn:
 
     1 the successor is forked; it listens on the same socket, so the queue of new connections has no gap
     2 it serves
-    3 the one before retires: it takes no new connection, says `Connection: close` in the answers it still gives, and leaves
-      when its clients have, or at the end of its patience
+    3 the one before retires: it takes no new connection, says `Connection: close` in the answers it still gives, closes idle
+      connections after 5 s, and leaves when the last request is answered, or after 10 minutes
 
 A successor that cannot serve ends the restart: the process before it goes on, and so do those whose turn did not come.
 """
@@ -18,9 +18,11 @@ from typing import Protocol
 from edge.serve.reactor import Reactor
 
 _LOOK_S = 0.05
+_PATIENCE_S = 10.0
 
 Done = Callable[[str | None], None]
-"""None when all were succeeded and the ones before have left, else the reason why not."""
+"""None when all were succeeded, else the reason why not. Who asked hears it when those before have left, or after 10 s: a
+long download may go on for minutes."""
 
 
 class Workers(Protocol):
@@ -53,7 +55,7 @@ class Rolling:
         if index < self.count:
             self._workers.start(index, lambda failure: self._tried(index, failure))
         else:
-            self._await_the_old()
+            self._await_the_old(_PATIENCE_S)
 
     def _tried(self, index: int, failure: str | None) -> None:
         if failure is not None:
@@ -62,9 +64,9 @@ class Rolling:
             self._workers.retire(index)
             self._succeed(index + 1)
 
-    def _await_the_old(self) -> None:
-        if self._workers.is_retiring:
-            self._reactor.after(_LOOK_S, self._await_the_old)
+    def _await_the_old(self, patience_s: float) -> None:
+        if self._workers.is_retiring and patience_s > 0:
+            self._reactor.after(_LOOK_S, lambda: self._await_the_old(patience_s - _LOOK_S))
         else:
             self._end(None)
 

@@ -48,6 +48,8 @@ _SHOW_S = 1.0
 _SWEEP_POOL_S = 5.0
 RETIRE_S = 5.0
 """How long clients may go on using their connections while each answer tells them to leave."""
+FINISH_S = 600.0
+"""For requests that are still under way then: a download of gigabytes is not cut by a restart."""
 _HANDSHAKES_S = 1.5
 """A retiring worker without connections still waits this long: a handshake may be under way."""
 
@@ -175,7 +177,7 @@ class Serving:
         self._prepared = None
 
     async def retire(self) -> None:
-        """Ends when the clients have left, or after `RETIRE_S`; then `drain`. Reloads go on meanwhile."""
+        """Ends when the clients have left; then `drain`. Reloads go on meanwhile; long answers have the time they need."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -183,7 +185,9 @@ class Serving:
         self._front.begin_retire()
         self._show()
         await asyncio.sleep(_HANDSHAKES_S)
-        await self._front.emptied(RETIRE_S - _HANDSHAKES_S)
+        if not await self._front.emptied(RETIRE_S - _HANDSHAKES_S):
+            self._front.begin_drain()
+            await self._front.emptied(FINISH_S)
 
     async def drain(self) -> bool:
         """Finish what is in flight, at most `drain_s`; True when nothing had to be cut. Then close everything."""
@@ -253,7 +257,7 @@ class Serving:
 
     def _failing(self) -> list[str]:
         failing = []
-        if self._is_draining:
+        if self._is_draining and not self._is_retiring:  # then a successor serves
             failing.append("draining")
         if not self._shared.recorder.is_recordable():
             failing.append("access-log")

@@ -57,7 +57,7 @@ class Certificate(msgspec.Struct, frozen=True):
     name: str
     expires: str
     """RFC 3339, UTC."""
-    days_left: int
+    seconds_left: int
 
 
 class LogStatus(msgspec.Struct, frozen=True):
@@ -148,7 +148,7 @@ def _failing(
         "workers": len(workers) < board.fact(Fact.WORKERS),
         "access-log": not log.running or not all(worker.recordable for worker in workers),
         "store": store_fails,
-        "certificates": any(certificate.days_left < 0 for certificate in certificates),
+        "certificates": any(certificate.seconds_left < 0 for certificate in certificates),
         "mixed-configurations": len({worker.bundle for worker in workers}) > 1,
     }
     return tuple(name for name, fails in found.items() if fails)
@@ -183,7 +183,7 @@ def _worker(row: Row) -> WorkerStatus:
 
 def _certificate(name: str, expires_s: int, now_s: float) -> Certificate:
     expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires_s))
-    return Certificate(name, expires, int((expires_s - now_s) // 86_400))
+    return Certificate(name, expires, int(expires_s - now_s))
 
 
 def _process(name: str, pid: int, state: str, rows: Sequence[Row]) -> Process:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -95,14 +95,14 @@ def workers(gateway: Gateway) -> dict[str, int]:
     return {process.name: process.pid for process in status(gateway).processes if process.state == "serving"}
 
 
-def metrics(gateway: Gateway) -> Counter[tuple[str, str]]:
+def metrics(gateway: Gateway) -> dict[tuple[str, str], float]:
     """(name of a sample, route or worker) → value."""
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.admin, timeout=5)) as connection:
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         text = answer.read().decode()
     assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8"), text
-    found: Counter[tuple[str, str]] = Counter()
+    found: dict[tuple[str, str], float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found[sample.name, sample.labels.get("edge_route", sample.labels.get("worker", ""))] += sample.value

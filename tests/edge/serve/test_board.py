@@ -34,11 +34,11 @@ def test_replacement_counts_on_in_the_row_of_the_dead() -> None:
 
 def test_successor_and_replacement_write_rows_of_their_own() -> None:
     board = Board(2)
-    taken = [board.take(number, 1) for number in (1, 2, 3)]
+    taken = [board.take(number, 1) for number in range(5)]
     assert {row.worker for row in taken} == {1}
-    assert len({id(row) for row in taken}) == 3
+    assert len({id(row) for row in taken}) == 5
     with pytest.raises(StopIteration):
-        board.take(4, 1)
+        board.take(5, 1)
 
 
 def test_gauges_of_the_one_before_are_forgotten_and_its_counts_are_not() -> None:

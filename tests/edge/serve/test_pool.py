@@ -245,3 +245,23 @@ def test_successor_that_was_forked_with_old_files_is_made_again(
     pool.restart_others([1])
     assert reactor.run_until(lambda: bool(tried), 5)
     assert (tried, pool.serving()) == ([None], (1, 3))
+
+
+def test_third_generation_waits_for_the_first_to_leave(reactor: Reactor, make: MakePool) -> None:
+    def stays(boot: Boot) -> int:
+        boot.channel.setblocking(True)
+        boot.channel.sendall(encode_note(Kind.SERVING, Note()))
+        while boot.channel.recv(65536):
+            pass  # told to leave, it still has something to finish
+        return 0
+
+    pool, tried = make(stays), list[str | None]()
+    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
+    for done in (1, 2):
+        pool.start(0, tried.append)
+        assert reactor.run_until(lambda: len(tried) == done, 5)  # noqa: B023 - used at once
+        pool.retire(0)
+    pool.start(0, tried.append)
+    assert tried[:2] == [None, None]
+    assert "2 processes before it" in str(tried[2])
+    assert pool.serving() == (1, 2, 3)
