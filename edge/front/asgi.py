@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from edge.accept.hypercorn_tls import Stream, stream_of
+from edge.accept.hypercorn_stream import Stream, stream_of
 from edge.errors import EdgeError, MalformedRequest
 from edge.exchange import Exchange
 from edge.front.front import Front

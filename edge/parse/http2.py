@@ -9,7 +9,7 @@ byte is judged by `parse.fields` and `parse.target`, as it is for HTTP/1.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edge.errors import HeadersTooLarge, MalformedRequest
 from edge.model.http import RawField
@@ -28,40 +28,52 @@ def translate(head: Sequence[RawField]) -> tuple[str, bytes, tuple[RawField, ...
 
     Raises: MalformedRequest; then 400. HeadersTooLarge; then 431.
     """
+    if sum(len(name) + len(value) for name, value in head) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge("head-size")
     pseudo: dict[bytes, bytes] = {}
     fields: list[RawField] = []
     crumbs: list[bytes] = []
-    raw_host: bytes | None = None
-    if sum(len(name) + len(value) for name, value in head) > MAX_HEAD_BYTES:
-        raise HeadersTooLarge("head-size")
+    raw_hosts: list[bytes] = []
     for name, value in head:
         if name[:1] == b":":
-            if name not in _PSEUDO or name in pseudo or fields or crumbs or raw_host is not None:
+            if name not in _PSEUDO or name in pseudo or fields or crumbs or raw_hosts:
                 raise MalformedRequest("pseudo-field")
             pseudo[name] = value
-        elif name in _OF_THE_CONNECTION or (name == b"te" and value != b"trailers"):
-            raise MalformedRequest("connection-field")
-        elif value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
-            raise MalformedRequest("field-value")
-        elif name == b"host":
-            if raw_host is not None:
-                raise MalformedRequest("field-repeated", "host")
-            raw_host = value
+            continue
+        _require_translatable(name, value)
+        if name == b"host":
+            raw_hosts.append(value)
         elif name == b"cookie":
             crumbs.append(value)
         else:
             fields.append((name, value))
     if crumbs:
         fields.append((b"cookie", b"; ".join(crumbs)))
-    authority = pseudo.get(b":authority", raw_host)
-    if authority is None:
-        raise MalformedRequest("host-missing")
-    if raw_host is not None and raw_host != authority:
-        raise MalformedRequest("host-disagrees")
-    if b":method" not in pseudo or b":path" not in pseudo:
+    authority = _authority(pseudo, raw_hosts)
+    method, raw_target = pseudo.get(b":method"), pseudo.get(b":path")
+    if method is None or raw_target is None:
         raise MalformedRequest("pseudo-field")
     if pseudo.get(b":scheme") != b"https":
         raise MalformedRequest("scheme")
-    if not pseudo[b":path"].isascii():
+    if not raw_target.isascii():
         raise MalformedRequest("target-not-ascii")  # as llhttp does for HTTP/1.1
-    return pseudo[b":method"].decode("latin-1"), pseudo[b":path"], ((b"host", authority), *fields)
+    return method.decode("latin-1"), raw_target, ((b"host", authority), *fields)
+
+
+def _require_translatable(name: bytes, value: bytes) -> None:
+    if name in _OF_THE_CONNECTION or (name == b"te" and value != b"trailers"):
+        raise MalformedRequest("connection-field")
+    if value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+        raise MalformedRequest("field-value")
+
+
+def _authority(pseudo: Mapping[bytes, bytes], raw_hosts: Sequence[bytes]) -> bytes:
+    """The one authority; `:authority` and `Host` may both stand there if they are the same bytes (RFC 9113 §8.3.1)."""
+    if len(raw_hosts) > 1:
+        raise MalformedRequest("field-repeated", "host")
+    authorities = {*raw_hosts, *(pseudo[name] for name in (b":authority",) if name in pseudo)}
+    if not authorities:
+        raise MalformedRequest("host-missing")
+    if len(authorities) > 1:
+        raise MalformedRequest("host-disagrees")
+    return authorities.pop()

@@ -25,7 +25,7 @@ SHELLS = (
     "edge/timers.py",
     "edge/assemble.py",
     "edge/__main__.py",
-    "edge/accept/hypercorn_tls.py",
+    "edge/accept/hypercorn_",
     "edge/audit/notary.py",
     "edge/forward/http1.py",
     "edge/forward/asgi.py",

@@ -163,6 +163,19 @@ class H2Client:
         with contextlib.suppress(OSError):
             self.flush()
 
+    def pump_until_quiet(self, quiet_s: float) -> None:
+        self.tls.settimeout(quiet_s)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.pump()
+        self.tls.settimeout(5)
+
+    def pump_until_closed(self) -> None:
+        """Read until the gateway has closed. Raises: TimeoutError when it does not."""
+        with contextlib.suppress(EOFError, ConnectionError, ssl.SSLError):
+            while True:
+                self.pump()
+
     def _on(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
             self.heads[event.stream_id] = list(event.headers)
@@ -175,9 +188,9 @@ class H2Client:
         elif isinstance(event, h2.events.StreamEnded):
             self.ended.add(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
-            self.resets.setdefault(event.stream_id, int(event.error_code))
+            self.resets.setdefault(event.stream_id, int(event.error_code or 0))
         elif isinstance(event, h2.events.ConnectionTerminated):
-            self.goaways.append(int(event.error_code))
+            self.goaways.append(int(event.error_code or 0))
 
     def answer(self, stream: int) -> Answer:
         """Read until the stream has ended. Raises: Reset, Goaway, EOFError."""

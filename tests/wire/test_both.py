@@ -73,7 +73,7 @@ class Http2Speaker:
 
 
 Speaker = Http1Speaker | Http2Speaker
-SPEAKERS = {"1.1": Http1Speaker, "2": Http2Speaker}
+SPEAKERS: dict[str, type[Http1Speaker] | type[Http2Speaker]] = {"1.1": Http1Speaker, "2": Http2Speaker}
 
 
 @pytest.fixture(params=SPEAKERS)

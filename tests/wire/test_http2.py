@@ -1,8 +1,7 @@
-"""HTTP/2 on a real socket: nothing is smuggled through the translation, back-pressure holds, cancellation arrives, floods end."""
+"""HTTP/2 on a real socket: nothing is smuggled in translation, back-pressure holds, cancellation arrives, floods end."""
 
 from __future__ import annotations
 
-import ssl
 import time
 from pathlib import Path
 
@@ -41,17 +40,14 @@ def resident_bytes(rig: Rig) -> int:
 
 
 def test_alpn_chooses_and_each_parser_sees_its_own_bytes(rig: Rig) -> None:
-    context = ssl.create_default_context(cafile=rig.gateway.directory / "state" / "identity" / "public" / "bundle.pem")
     with Client(rig.gateway) as client:
         assert client.tls.selected_alpn_protocol() == "http/1.1"
         answer = client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").answer()
         assert (answer.status, answer.reason) == (400, "malformed-request")
     with H2Client(rig.gateway) as two:
         two.tls.sendall(GET)  # HTTP/1.1 where HTTP/2 was chosen
-        with pytest.raises((EOFError, OSError, ssl.SSLError)):
-            while True:
-                two.pump()
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+        two.pump_until_closed()
+        assert two.goaways
     assert rig.upstream.seen == b""
 
 
@@ -123,7 +119,7 @@ def test_what_would_be_another_request_in_http1_is_refused_C7(rig: Rig, head: Fi
         assert client.ask().status == 200  # the other streams of the connection are not punished
     assert rig.upstream.seen.count(b"x-request-id: ") == 1
     leaf = rig.record(answer.fields["x-request-id"])
-    assert (leaf["http.version"] if "http.version" in leaf else "2") == "2"
+    assert leaf.get("http.version", "2") == "2"
     if rule is not None:
         assert leaf["rule.id"] == rule
 
@@ -181,11 +177,7 @@ def test_a_reader_that_stopped_holds_its_stream_and_no_other(rig: Rig) -> None:
         client.acks = False
         stuck = client.request()
         eventually(lambda: not rig.upstream.answers, 5)
-        client.tls.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            while True:
-                client.pump()
-        client.tls.settimeout(5)
+        client.pump_until_quiet(0.5)
         assert len(client.bodies[stuck]) == 65_535  # its window, and the connection's
         assert resident_bytes(rig) - before < 12 << 20
         client.acks = True
@@ -220,7 +212,6 @@ def test_an_early_answer_ends_an_upload_and_the_connection_lives(rig: Rig) -> No
             )
             answer = client.answer(stream)
             assert (answer.status, answer.reason) == (404, "no-route")
-            eventually(lambda: stream in client.resets or client.pump() is not None, 5) if False else None
         client.ask()
         assert set(client.resets.values()) == {0}  # NO_ERROR: stop sending, the answer stands (RFC 9113 §8.1)
         assert client.ask().status == 200
@@ -281,7 +272,7 @@ def test_a_client_that_leaves_cancels_its_request_upstream(rig: Rig, way: str) -
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"]
     with H2Client(rig.gateway) as client:
         stream = client.request()
-        while client.bodies.get(stream) != b"half":
+        while bytes(client.bodies.get(stream, b"")) != b"half":
             client.pump()
         open_before = rig.upstream.open_connections
         if way == "reset":
