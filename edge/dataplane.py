@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.accept.peer import prefix_of
+from edge.account import Account
 from edge.control.app import Facts, create_app
 from edge.downstream import Shared
 from edge.errors import EdgeError, Forbidden, MalformedRequest, PayloadTooLarge
@@ -31,7 +32,7 @@ from edge.model.identity import Peer
 from edge.parse.request import build
 from edge.pipeline import Gateway, Walk, decide
 from edge.respond.fields import outgoing
-from edge.respond.problem import render, row_of
+from edge.respond.problem import render
 
 MAX_BODY_BYTES = 64 << 10
 _HEALTH = frozenset(("/healthz", "/readyz", "/startupz"))
@@ -95,67 +96,33 @@ class DataPlane:
         )
 
     async def _walk(self, scope: AsgiScope, receive: Any, send: Send) -> None:
-        gateway, recorder = self._control.gateway(), self._control.shared.recorder
-        decision_id, began_ns, wall_ns = recorder.next_id(), time.perf_counter_ns(), time.time_ns()
-        peer = _peer(scope)
+        gateway, shared, peer = self._control.gateway(), self._control.shared, _peer(scope)
+        account = Account(shared, peer, gateway.bundle_hash)
         request: Request | None = None
         walk: Walk | None = None
-        slot: int | None = None
-        body_in = 0
+        reason: str | None = None
+        error: Exception | None = None
         try:
             request = _request(scope)
             walk = Walk(request, peer)
             _refuse_foreign_origin(request)
             admission = await _admit(gateway, walk)
             body = await _body(receive)
-            body_in = len(body)
-            slot = recorder.admit(decision_id, request, peer, admission, gateway.bundle_hash, wall_ns)
-            to_disk = recorder.synced(slot)
+            account.bytes_in = len(body)
+            to_disk = account.admit(request, admission)
             if to_disk is not None:
                 await to_disk.fetch()
             answer = await call(self._app, admission, request, peer, body)
             status, content = answer.status, bytes(answer.body)
-            fields = [*outgoing(answer.fields), (b"x-request-id", decision_id.encode("ascii"))]
-            reason: str | None = None
-            rule: str | None = None
+            fields = [*outgoing(answer.fields), (b"x-request-id", account.decision_id.encode("ascii"))]
         except Exception as exc:  # the end of this line: every error becomes its row, an unknown one `internal`
             if not isinstance(exc, EdgeError):
-                self._control.shared.report(exc)
-            problem = render(exc, decision_id, gateway.problem_base)
+                shared.report(exc)
+            problem = render(exc, account.decision_id, gateway.problem_base)
             status, fields, content = problem.row.status, list(problem.fields), problem.body
-            reason, rule = row_of(exc).reason, getattr(exc, "rule", None)
-        duration_ns = time.perf_counter_ns() - began_ns
-        route = walk.match.route if walk is not None and walk.match is not None else None
-        method = request.method if request is not None else ""
-        self._control.shared.observer.request(route, method, status, reason, duration_ns, body_in, len(content))
-        seq: int | None
-        if slot is not None:
-            seq = recorder.complete(
-                slot,
-                status=status,
-                reason=reason,
-                rule=rule,
-                bytes_in=body_in,
-                bytes_out=len(content),
-                duration_ns=duration_ns,
-                upstream=None,
-            )
-        else:
-            seq = recorder.refuse(
-                decision_id,
-                request,
-                peer,
-                principal=walk.principal if walk is not None else None,
-                match=walk.match if walk is not None else None,
-                status=status,
-                reason=reason or "internal",
-                rule=rule or "internal",
-                bundle_hash=gateway.bundle_hash,
-                started_ns=wall_ns,
-                duration_ns=duration_ns,
-                bytes_out=len(content),
-            )
-        to_disk = recorder.acked(seq)
+            reason, error = problem.row.reason, exc
+        account.bytes_out = len(content)
+        to_disk = account.close(request, walk, status, reason, error)
         if to_disk is not None:
             await to_disk.fetch()
         await _send(send, status, fields, content)

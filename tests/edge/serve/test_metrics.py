@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.model.route import PathPattern, Route, Upstream
@@ -88,3 +91,12 @@ def test_facts_of_the_gateway_and_only_known_expiries() -> None:
     assert samples(board)["edge_config_generation", ""] == 4
     assert 'edge_certificate_expiry_timestamp_seconds{certificate="public"} 1.8e+09' in text
     assert 'certificate="gateway"' not in text
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    board, [observer] = board_of(1)
+    observer.request(ROUTE, "GET", 200, None, 1, 0, 0)
+    text = exposition(board).decode()
+    found = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", document, re.M)) == found
