@@ -200,9 +200,8 @@ class Recorder:
         if not known and (self.ring.level != LEVEL_OK or self._flood.is_over(peer.prefix, mono_ns // 1_000_000_000)):
             self._flood.count(peer.prefix, reason, started_ns // 1_000_000_000)
             return None
-        digits = str(started_ns)
+        digits, head = str(started_ns), _DENIED + bundle_hash
         clock = self._clock(digits)
-        head = _DENIED + bundle_hash
         prefix = "".join(
             (
                 f'"event.action":"request","event.sequence":{self.ring.sequence},',
