@@ -42,22 +42,15 @@ def answer_head(
     `content_length` is written unless the answer cannot have one (1xx, 204; RFC 9110 §8.6); for HEAD and 304 it says what
     GET would have sent.
     """
-    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-    has_date = False
-    for name, value in fields:
-        if name == b"date":
-            has_date = True
-        parts.append(b"%b: %b\r\n" % (name, value))
-    if not has_date:
-        parts.append(date_line)
+    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not lines.startswith(b"date: ") and b"\ndate: " not in lines:  # a value holds no line feed
+        lines += date_line
     if is_chunked:
-        parts.append(b"transfer-encoding: chunked\r\n")
+        lines += b"transfer-encoding: chunked\r\n"
     elif content_length is not None and status != 204:
-        parts.append(b"content-length: %d\r\n" % content_length)
-    if is_closing:
-        parts.append(b"connection: close\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+        lines += b"content-length: %d\r\n" % content_length
+    return b"%b%b%b" % (status_line, lines, b"connection: close\r\n\r\n" if is_closing else b"\r\n")
 
 
 def untaken_bytes(transport: asyncio.Transport) -> int:

@@ -211,7 +211,7 @@ def test_requests_of_a_closed_generation_finish_under_it(rig: Rig) -> None:
     with rig.client() as client:
         client.send(POST + b"Content-Length: 4\r\n\r\nab")
         eventually(lambda: rig.upstream.seen.endswith(b"ab"), 5)
-        routes.write_text(text.replace("/orders/**", "/small/**"))
+        routes.write_text(text.replace("/orders/**", "/orders/only/**"))
         try:
             with rig.client() as other:
                 eventually(lambda: other.send(GET).answer().status == 404, 5)
