@@ -53,6 +53,72 @@ class PublicApp:
             call.check_deadline(now_s)
 
 
+class Outbox:
+    """The answer on its way into ASGI `send`: a head, pieces in order, an end or a cut. Bounded by `pause`."""
+
+    def __init__(self, pause: Callable[[bool], None]) -> None:
+        """`pause` is told True when too much is held and False when all of that was taken."""
+        self._pause = pause
+        self._start: dict[str, object] | None = None
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._is_ended = self._is_paused = False
+        self.is_cut = False
+        self.is_waiting = False
+        """The server has not taken the last piece yet."""
+        self._wake = asyncio.Event()
+
+    def start(self, status: int, headers: list[RawField]) -> None:
+        self._start = {"type": "http.response.start", "status": status, "headers": headers}
+
+    def add(self, body: bytes) -> None:
+        self._pieces.append(body)
+        self._held_bytes += len(body)
+
+    def end(self) -> None:
+        self._is_ended = True
+
+    def flush(self) -> None:
+        """What was added goes out as soon as the server takes it."""
+        self._wake.set()
+        self._weigh()
+
+    def cut(self) -> None:
+        """Nothing more goes out."""
+        self.is_cut = True
+        self._wake.set()
+
+    async def run(self, send: Send) -> None:
+        """Ends behind the end, or at the cut."""
+        while not self.is_cut:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._start is not None and not self.is_cut:
+                start, self._start = self._start, None
+                await send(start)
+            while (self._pieces or self._is_ended) and not self.is_cut:
+                body, self._pieces = b"".join(self._pieces), []
+                is_last = self._is_ended
+                self.is_waiting = True
+                await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+                self.is_waiting = False
+                if is_last:
+                    return
+                self._held_bytes -= len(body)
+                self._weigh()
+
+    def _weigh(self) -> None:
+        if self._is_ended or self.is_cut:
+            return
+        if self._is_paused:
+            if not self._held_bytes:
+                self._is_paused = False
+                self._pause(False)
+        elif self._held_bytes > HELD_BYTES:
+            self._is_paused = True
+            self._pause(True)
+
+
 class Call:
     """One request; the `Downstream` of its exchange."""
 
@@ -60,11 +126,8 @@ class Call:
         self._front = front
         self._stream = stream
         self._exchange = Exchange(front.gateway, front.shared, self, stream.peer)
-        self._start: dict[str, object] | None = None
-        self._out: list[bytes] = []
-        self._held_bytes = 0
-        self._is_ended = self._is_cut = self._is_paused = False
-        self._wake = asyncio.Event()
+        exchange = self._exchange
+        self._outbox = Outbox(lambda is_paused: exchange.pause_answer(is_paused=is_paused))
         self._may_receive = asyncio.Event()
         self._may_receive.set()
         self._body_deadline_s = self._write_deadline_s = 0.0
@@ -77,7 +140,7 @@ class Call:
         try:
             if self._begin():
                 receiver = self._front.shared.loop.create_task(self._receive())
-            await self._answer(send)
+            await self._outbox.run(send)
         finally:
             if receiver is not None:
                 receiver.cancel()
@@ -128,40 +191,9 @@ class Call:
     def _gone(self) -> None:
         """The client left. When the answer was out before, this tells nobody anything."""
         self._exchange.on_gone()
-        self._is_cut = True
-        self._wake.set()
+        self._outbox.cut()
 
     # -- the answer (Downstream) ----------------------------------------------------------------
-
-    async def _answer(self, send: Send) -> None:
-        while not self._is_cut:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._start is not None and not self._is_cut:
-                start, self._start = self._start, None
-                await send(start)
-            while (self._out or self._is_ended) and not self._is_cut:
-                body, self._out = b"".join(self._out), []
-                is_last = self._is_ended
-                self._await_taker()
-                await send({"type": "http.response.body", "body": body, "more_body": not is_last})
-                self._write_deadline_s = 0.0
-                if is_last:
-                    return
-                self._held_bytes -= len(body)
-                self._weigh()
-
-    def _weigh(self) -> None:
-        """Pause the upstream while too much is held, and let it go on when all of that was taken."""
-        if self._is_ended or self._is_cut:
-            return
-        if self._is_paused:
-            if not self._held_bytes:
-                self._is_paused = False
-                self._exchange.pause_answer(is_paused=False)
-        elif self._held_bytes > HELD_BYTES:
-            self._is_paused = True
-            self._exchange.pause_answer(is_paused=True)
 
     def send_head(self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool) -> None:
         headers = list(fields)
@@ -170,18 +202,16 @@ class Call:
         # 304 may say how long the whole would be; client libraries on `h2` then wait for it.
         if content_length is not None and status not in (204, 304):
             headers.append((b"content-length", b"%d" % content_length))
-        self._start = {"type": "http.response.start", "status": status, "headers": headers}
+        self._outbox.start(status, headers)
 
     def send_body(self, body: bytes) -> None:
-        self._out.append(body)
-        self._held_bytes += len(body)
+        self._outbox.add(body)
 
     def send_end(self) -> None:
-        self._is_ended = True
+        self._outbox.end()
 
     def flush(self) -> None:
-        self._wake.set()
-        self._weigh()
+        self._outbox.flush()
 
     def send_continue(self) -> None:
         self._stream.send_continue()
@@ -199,25 +229,25 @@ class Call:
         """Nothing: a stream carries one request, and ends with its answer."""
 
     def cut(self) -> None:
-        self._is_cut = True
+        self._outbox.cut()
         self._stream.reset()
-        self._wake.set()
 
     # -- deadlines ------------------------------------------------------------------------------
 
-    def _await_taker(self) -> None:
-        """From now on the client has to take what it is sent, or be cut."""
-        self._write_deadline_s = self._front.shared.loop.time() + self._front.deadlines.write_s
-        self._bytes_taken = self._stream.bytes_taken
-
     def check_deadline(self, now_s: float) -> None:
         self._exchange.check_deadline(now_s)
-        is_late = bool(self._body_deadline_s) and now_s > self._body_deadline_s
-        if self._write_deadline_s and now_s > self._write_deadline_s:
-            deadlines = self._front.deadlines
-            taken = self._stream.bytes_taken - self._bytes_taken
-            is_late = is_late or taken < deadlines.least_bytes_per_s * deadlines.write_s
-            self._await_taker()
-        if is_late:
+        if (self._body_deadline_s and now_s > self._body_deadline_s) or self._is_behind(now_s):
             self._exchange.on_gone()
             self.cut()
+
+    def _is_behind(self, now_s: float) -> bool:
+        """Whether the client takes less of its answer than the least rate."""
+        if not self._outbox.is_waiting:
+            self._write_deadline_s = 0.0
+            return False
+        if self._write_deadline_s and now_s <= self._write_deadline_s:
+            return False
+        deadlines = self._front.deadlines
+        before, self._bytes_taken = self._bytes_taken, self._stream.bytes_taken
+        is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
+        return not is_first and self._bytes_taken - before < deadlines.least_bytes_per_s * deadlines.write_s
