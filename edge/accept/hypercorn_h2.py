@@ -323,6 +323,13 @@ class EdgeH2(H2Protocol):
         with suppress(MissingStreamError):
             self.priority.remove_stream(stream_id)
 
+    def farewell(self) -> None:
+        """Nothing is under way: what comes behind the last stream was not looked at and may be asked elsewhere."""
+        if not self.closed:
+            with suppress(h2.exceptions.ProtocolError):
+                self.connection.close_connection()
+            self.write_out()
+
     def goodbye(self) -> None:
         """No new streams, please; what is under way, or was sent before this arrives, is answered (RFC 9113 §6.8).
 

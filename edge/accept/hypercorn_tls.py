@@ -94,7 +94,7 @@ class Server(TCPServer):
         self.has_served = True
         self.since_s = self.loop.time()
         if self._is_leaving and self.is_idle:
-            self.close()
+            self._farewell()
 
     @property
     def is_idle(self) -> bool:
@@ -111,9 +111,15 @@ class Server(TCPServer):
     def leave(self) -> None:
         """Close now when nothing is under way, else behind the last answer."""
         self._is_leaving = True
-        self.goodbye()
         if self.is_idle:
-            self.close()
+            self._farewell()
+        else:
+            self.goodbye()
+
+    def _farewell(self) -> None:
+        if hasattr(self, "protocol"):
+            self.protocol.farewell()
+        self.close()
 
     def close(self) -> None:
         """Say so behind what is written; the reader is woken by the end of the transport."""

@@ -55,8 +55,8 @@ class Http2(Connection):
     def check_deadline(self, now_s: float) -> None:
         front, server = self._front, self._server
         deadlines = front.deadlines
-        if front.is_draining and not self._has_said_goodbye:
-            self._has_said_goodbye = True
+        if front.is_draining and not self._has_said_goodbye and server.is_idle:
+            self._has_said_goodbye = True  # not in the midst of an answer: some clients cannot read on behind it
             server.goodbye()
         if self._close_by_s or server.is_closing:
             self._close_by_s = self._close_by_s or now_s + deadlines.linger_s

@@ -1,7 +1,7 @@
 """The head of an HTTP/2 request → what `parse.request` takes: method, target and fields as HTTP/1.1 would say them.
 
 HTTP/2 carries any bytes in names and values, so what is legal there can become something else in the HTTP/1.1 that the
-upstream reads (attacks C7: smuggling by translation). What cannot be said in exactly one way is refused here (RFC 9113 §8.2
+upstream reads (attacks C2: smuggling by translation). What cannot be said in exactly one way is refused here (RFC 9113 §8.2
 and §8.3): pseudo fields that are missing, repeated, unknown or late; a `Host` that disagrees with `:authority`; fields of the
 connection; a `te` other than `trailers`; names with upper case or a colon; values with white space around them. Every other
 byte is judged by `parse.fields` and `parse.target`, as it is for HTTP/1.1.

@@ -191,6 +191,8 @@ class H2Client:
             self.resets.setdefault(event.stream_id, int(event.error_code or 0))
         elif isinstance(event, h2.events.ConnectionTerminated):
             self.goaways.append(int(event.error_code or 0))
+            if not event.error_code:  # a graceful end: the library would not read the answers under way (RFC 9113 §6.8)
+                self.connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
 
     def answer(self, stream: int) -> Answer:
         """Read until the stream has ended. Raises: Reset, Goaway, EOFError."""

@@ -23,7 +23,7 @@ from edge.audit.io_recorder import open_recorder
 from edge.audit.ring import Ring
 from edge.config.io_load import load
 from edge.config.parse import parse
-from edge.front import Deadlines, Front, Http1
+from edge.front import Deadlines, Front, Http1, Http2, PublicApp
 from edge.limit.store import StoreSettings
 from edge.observe import ROW_BYTES, Observer
 from edge.timers import Timers
@@ -65,11 +65,14 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIte
     gateway = assemble.build(config, shared)
     assemble.adopt(gateway, shared, None)
     front = Front(gateway, shared, SHORT, Http1)
+    streams = PublicApp(front)
+    front.take_http2 = lambda transport: Http2(front, transport, streams)
     public = config.listeners.public
-    context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts)
+    context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
     server = await loop.create_server(front, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=SHORT.handshake_s)
     timers = Timers(lambda _, exc: unexpected.append(exc))
     timers.every(0.05, "deadlines", front.sweep)
+    timers.every(0.05, "stream deadlines", streams.sweep)
     timers.every(0.05, "beat", lambda: reader.beat(time.monotonic_ns()))
     try:
         yield Near(directory, front, server.sockets[0].getsockname()[1])

@@ -112,7 +112,7 @@ def test_h2c_is_not_spoken(rig: Rig) -> None:
         ([(b":method", b"CONNECT"), (b":protocol", b"websocket"), SCHEME, AUTHORITY, PATH], "pseudo-field"),
     ],
 )  # fmt: skip
-def test_what_would_be_another_request_in_http1_is_refused_C7(rig: Rig, head: Fields, rule: str | None) -> None:
+def test_what_would_be_another_request_in_http1_is_refused_C2(rig: Rig, head: Fields, rule: str | None) -> None:
     with H2Client(rig.gateway) as client:
         answer = client.answer(client.head(head))
         assert (answer.status, answer.reason) == (400, "malformed-request")
@@ -325,7 +325,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         frame(2, 0, 1, b"\0\0\0\0\x10"),  # PRIORITY
     ],
 )
-def test_frames_that_carry_nothing_are_not_taken_for_ever_C8(rig: Rig, flood: bytes) -> None:
+def test_frames_that_carry_nothing_are_not_taken_for_ever_C4(rig: Rig, flood: bytes) -> None:
     with H2Client(rig.gateway) as client:
         assert client.ask().status == 200
         assert ends_calmly(client, flood * 200, 40)
@@ -333,7 +333,7 @@ def test_frames_that_carry_nothing_are_not_taken_for_ever_C8(rig: Rig, flood: by
         assert client.ask().status == 200
 
 
-def test_rapid_resets_end_the_connection_and_leave_nothing_behind_C8(rig: Rig) -> None:
+def test_rapid_resets_end_the_connection_and_leave_nothing_behind_C4(rig: Rig) -> None:
     with H2Client(rig.gateway) as client:
         try:
             for _ in range(600):
