@@ -90,7 +90,7 @@ class Service:
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
                 names = (tls.getpeercert() or {}).get("subjectAltName", ())
-                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc,index]
+                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc]
                 while head := tls.recv(65536):
                     if b"\r\n\r\n" in head:
                         self.asked.release()
