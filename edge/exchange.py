@@ -1,6 +1,6 @@
 """One request from its canonical form to its leaf in the log: the walk that every shell shares.
 
-A shell (HTTP/1.1, later HTTP/2 and ASGI) parses, makes an `Exchange`, feeds it the body and writes what comes back through
+A shell (HTTP/1.1, ASGI for HTTP/2) parses, makes an `Exchange`, feeds it the body and writes what comes back through
 `Downstream`. The exchange walks the line, awaits what a step `Need`s, forwards, and closes the record. Laws:
 
 - The slot in the ring is taken before the upstream is contacted, and completed exactly once, whatever happens.
