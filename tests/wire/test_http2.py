@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from pathlib import Path
 
@@ -55,6 +57,30 @@ def test_h2c_is_not_spoken(rig: Rig) -> None:
     with rig.client() as client:
         upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
         assert client.send(GET[:-2] + upgrade).answer().status == 200  # HTTP/1.1: the wish is ignored
+
+
+def test_a_reload_that_turns_it_off_leaves_open_connections_alone(rig: Rig) -> None:
+    path = rig.gateway.directory / "edge.yaml"
+    text = path.read_text()
+
+    def chosen() -> str | None:
+        context = ssl.create_default_context(cafile=path.parent / "state" / "identity" / "public" / "bundle.pem")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection(("127.0.0.1", rig.gateway.public), 5) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as tls,
+        ):
+            return tls.selected_alpn_protocol()
+
+    with H2Client(rig.gateway) as client:
+        assert client.ask().status == 200
+        path.write_text(text.replace("hosts: [localhost", "http2: off, hosts: [localhost"))
+        try:
+            eventually(lambda: chosen() == "http/1.1", 5)
+            assert client.ask().status == 200
+        finally:
+            path.write_text(text)
+        eventually(lambda: chosen() == "h2", 5)
 
 
 # -- smuggling by translation ------------------------------------------------------------------------
@@ -259,7 +285,7 @@ def test_a_cut_upstream_resets_the_stream_alone(rig: Rig) -> None:
 def test_a_silent_upstream_is_timed_out(rig: Rig) -> None:
     rig.upstream.answers = [b""]
     with H2Client(rig.gateway) as client:
-        answer = client.ask()
+        answer = client.ask(path="/quick/7")
         assert (answer.status, answer.reason) == (504, "upstream-timeout")
 
 

@@ -49,6 +49,12 @@ def test_listeners_keep_their_order_and_hosts_their_one_spelling() -> None:
     assert config.warnings == ("listeners.enrol: accepted, but not opened by this version",)
 
 
+def test_http2_is_offered_unless_it_is_off() -> None:
+    assert parse(sources()).listeners.public.alpn == ("h2", "http/1.1")
+    public = parse(sources(edge('bind: "127.0.0.1:8443"', 'http2: off, bind: "127.0.0.1:8443"'))).listeners.public
+    assert (public.http2, public.alpn) == ("off", ("http/1.1",))
+
+
 def test_listener_may_be_named_localhost() -> None:
     config = parse(sources(edge('"127.0.0.1:9901"', '"localhost:0"')))
     assert config.listeners.admin is not None
@@ -103,6 +109,7 @@ problem_base: https://errors.example/
         (edge('"127.0.0.1:8443"', '"127.0.0.1:65536"'), "edge.yaml:3:18: wrong-value: listeners.public.bind"),
         (edge('"127.0.0.1:8443"', '"1.2.3:80"'), "edge.yaml:3:18: wrong-value: listeners.public.bind"),
         (edge('"127.0.0.1:8443"', "8443"), "edge.yaml:3:18: wrong-value: listeners.public.bind"),
+        (edge('"127.0.0.1:8443"', '"127.0.0.1:1", http2: on'), "edge.yaml:3:40: wrong-value: listeners.public.http2:"),
         (edge("[localhost, API", '["*.x", API'), "edge.yaml:3:44: wrong-value: listeners.public.hosts[0]: expected a host"),
         (edge("[localhost, API", '["x:80", API'), "edge.yaml:3:44: wrong-value: listeners.public.hosts[0]: expected a host"),
         (edge("9901", "8443"), "edge.yaml:4:17: duplicate-bind: listeners.admin.bind: 127.0.0.1:8443 is taken"),
