@@ -22,7 +22,6 @@ from typing import Any
 from edge.account import Account
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.answers import AnswerHead
 from edge.forward.balance import Address
 from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
@@ -276,21 +275,19 @@ class Exchange:
 
     # -- from the upstream (Receiver) -------------------------------------------------------------
 
-    def on_upstream_head(self, head: AnswerHead, *, has_body: bool) -> None:
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None:
         assert self._admission is not None
-        self._status = head.status
-        memo = head.memo
-        passed: list[RawField] | None = memo.get(outgoing) if memo is not None else None
-        if passed is None:
-            passed = [*outgoing(head.fields), HSTS]
-            if memo is not None:
-                memo[outgoing] = passed
-        answer = [*passed, (b"x-request-id", self._account.decision_id.encode("ascii"))]
+        self._status = status
+        answer = outgoing(fields)
+        answer.append(HSTS)
+        answer.append((b"x-request-id", self._account.decision_id.encode("ascii")))
         if self._admission.quotas:
             answer += ratelimit_fields(self._admission.quotas)
         if not self._body_ended:
             self.downstream.must_close()
-        self.downstream.send_head(head.status, answer, head.content_length, has_body=has_body)
+        self.downstream.send_head(status, answer, content_length, has_body=has_body)
 
     def on_upstream_body(self, body: bytes) -> None:
         self._account.bytes_out += len(body)

@@ -19,7 +19,6 @@ from typing import Protocol
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.answers import AnswerHead, KnownAnswers
 from edge.model.http import RawField
 
 MAX_HEAD_BYTES = 65_536
@@ -31,7 +30,9 @@ _NO_BODY_STATUS = frozenset((204, 304))
 class Receiver(Protocol):
     """Who gets the answer. Calls come in this order; `on_upstream_failed` may come at any point and is the last."""
 
-    def on_upstream_head(self, head: AnswerHead, *, has_body: bool) -> None: ...
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None: ...
 
     def on_upstream_body(self, body: bytes) -> None: ...
 
@@ -50,18 +51,10 @@ class UpstreamConnection(asyncio.Protocol):
     """One pinned connection. Created by the pool, which proves the peer's identity before anybody may `start` on it."""
 
     def __init__(
-        self,
-        on_idle: Callable[[UpstreamConnection], None],
-        on_gone: Callable[[UpstreamConnection], None],
-        known: KnownAnswers,
+        self, on_idle: Callable[[UpstreamConnection], None], on_gone: Callable[[UpstreamConnection], None]
     ) -> None:
         self._on_idle = on_idle
         self._on_gone = on_gone
-        self._known = known
-        self._raw_head = b""
-        """Head of the answer as it came, while it is a candidate for `known`."""
-        self._left = 0
-        """Bytes to come of a body that is only counted, because its head was known."""
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
         self.is_reused = False
@@ -91,7 +84,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._request_sent = is_complete
         self._answer_started = self._answer_ended = False
         self._status = self._head_bytes = 0
-        self._raw_head = b""
         self.transport.write(raw_head)
 
     def send(self, raw_body: bytes, *, is_complete: bool) -> None:
@@ -128,18 +120,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.receiver is None:
             self._close()  # bytes nobody asked for: response smuggling, or a 408 before an idle close
             return
-        if self._left:
-            self._count(data)
-            return
         is_head = not self._answer_started
         if is_head:
-            end = data.find(b"\r\n\r\n") + 4
-            if end >= 4 and not self._head_bytes and not self._is_head_method:  # a whole head in the first read
-                self._raw_head = data[:end]
-                known = self._known.get(self._raw_head)
-                if known is not None:
-                    self._again(known, data[end:])
-                    return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -159,39 +141,6 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.on_upstream_flush()
             if self._answer_ended:
                 self._finish(receiver)
-
-    def _again(self, known: AnswerHead, body: bytes) -> None:
-        """The bytes of a head that was parsed before: what follows is a body of known length."""
-        assert self.receiver is not None
-        assert known.content_length is not None
-        self._answer_started = self._keep_alive = True
-        self._is_delimited_by_close = False
-        self._head_bytes = 1
-        self._status = known.status
-        self._left = known.content_length
-        self.receiver.on_upstream_head(known, has_body=True)
-        self._count(body)
-
-    def _count(self, body: bytes) -> None:
-        receiver = self.receiver
-        if receiver is None:  # aborted by what the head led to
-            return
-        left = self._left - len(body)
-        if left < 0:
-            body = body[: self._left]
-        self._left = max(0, left)
-        if body:
-            receiver.on_upstream_body(body)
-        if left > 0:
-            receiver.on_upstream_flush()
-            return
-        self._answer_ended = True
-        receiver.on_upstream_end()
-        if left < 0:
-            self._fail(UpstreamProtocolError("upstream-surplus"))
-            return
-        receiver.on_upstream_flush()
-        self._finish(receiver)
 
     def eof_received(self) -> bool:
         self._is_closed_properly = True  # the TLS loops call this for close_notify only, never for a bare FIN
@@ -248,7 +197,6 @@ class UpstreamConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._status = status
         if status < 200:
-            self._raw_head = b""  # it was the interim answer's
             if status == 101:
                 self._error = UpstreamProtocolError("upstream-upgrade")
             return
@@ -267,11 +215,8 @@ class UpstreamConnection(asyncio.Protocol):
         if has_body and content_length is None and not is_chunked:
             self._is_delimited_by_close = True
             self._keep_alive = False
-        head = AnswerHead(status, self._fields, content_length)
-        if has_body and content_length is not None and self._raw_head and self._keep_alive:
-            self._known.put(self._raw_head, head)
         self._answer_started = True
-        self.receiver.on_upstream_head(head, has_body=has_body)
+        self.receiver.on_upstream_head(status, self._fields, content_length, has_body=has_body)
         if self._is_head_only():
             self._answer_ended = True
             self._keep_alive = self._is_head_keep_alive()

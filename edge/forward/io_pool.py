@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.errors import UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.answers import KnownAnswers
 from edge.forward.balance import Address, RoundRobin
 from edge.forward.http1 import UpstreamConnection
 from edge.model.record import UpstreamFacts
@@ -77,7 +76,6 @@ class Pool:
         self._all: dict[UpstreamConnection, Pinned] = {}
         self._keys: dict[tuple[str, Address], PoolKey] = {}
         self._trust: UpstreamTrust | None = None
-        self._known = KnownAnswers()
 
     def trust(self, trust: UpstreamTrust) -> None:
         """Use this from now on; idle connections of older generations close at once, busy ones after their answer."""
@@ -145,7 +143,7 @@ class Pool:
         assert trust is not None
         key = self._key(upstream.spiffe_id, address)
         began_ns = time.perf_counter_ns()
-        connection = UpstreamConnection(self._on_idle, self._on_gone, self._known)
+        connection = UpstreamConnection(self._on_idle, self._on_gone)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 # Resolved once; the proof below is about whoever answers at that address (attacks P43).

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.answers import AnswerHead, KnownAnswers
 from edge.forward.http1 import MAX_HEAD_BYTES, UpstreamConnection
+from edge.model.http import RawField
 
 Event = tuple[object, ...]
 
@@ -42,9 +42,11 @@ class Listener:
         self.events: list[Event] = []
         self.end_is_flushed = False
 
-    def on_upstream_head(self, head: AnswerHead, *, has_body: bool) -> None:
-        self.events.append(("head", head.status, head.content_length, has_body))
-        self.fields = head.fields
+    def on_upstream_head(
+        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+    ) -> None:
+        self.events.append(("head", status, content_length, has_body))
+        self.fields = fields
 
     def on_upstream_body(self, body: bytes) -> None:
         self.events.append(("body", body))
@@ -69,11 +71,10 @@ class Listener:
 class Case:
     """One connection with an exchange started on it."""
 
-    def __init__(self, *, is_head: bool = False, is_complete: bool = True, known: KnownAnswers | None = None) -> None:
-        self.known = known or KnownAnswers()
+    def __init__(self, *, is_head: bool = False, is_complete: bool = True) -> None:
         self.idle: list[UpstreamConnection] = []
         self.gone: list[UpstreamConnection] = []
-        self.connection = UpstreamConnection(self.idle.append, self.gone.append, self.known)
+        self.connection = UpstreamConnection(self.idle.append, self.gone.append)
         self.wire = Wire()
         self.connection.connection_made(self.wire)
         self.heard = Listener()
@@ -272,64 +273,3 @@ def test_an_aborted_exchange_hears_nothing_more() -> None:
     case.connection.abort()
     case.connection.connection_lost(None)
     assert case.heard.events == []
-
-
-def again(raw: bytes, *, pieces: int = 1, is_head: bool = False) -> Case:
-    """An answer on another connection of a pool that has seen `OK` before."""
-    return Case(known=Case().receive(OK).known, is_head=is_head).receive(raw, pieces=pieces)
-
-
-@pytest.mark.parametrize("pieces", [1, 2, 7, 10_000])
-def test_a_known_head_gives_the_same_answer(pieces: int) -> None:
-    case = again(OK, pieces=pieces)
-    assert (case.heard.events[0], case.heard.body, case.kinds[-1]) == (("head", 200, 5, True), b"hello", "end")
-    assert case.heard.fields == [(b"content-length", b"5"), (b"x-a", b"b")]
-    assert case.idle == [case.connection]
-    case.start()
-    assert case.receive(CHUNKED).heard.body == b"hellohello"
-
-
-def test_surplus_behind_a_known_head_is_not_passed_on_C3() -> None:
-    case = again(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-    assert case.heard.body == b"hello"
-    assert case.heard.end_is_flushed
-    assert case.wire.aborted
-    assert case.idle == []
-
-
-def test_a_short_body_behind_a_known_head_is_told() -> None:
-    case = again(OK[:-1])
-    case.connection.connection_lost(None)
-    assert case.failure == (UpstreamProtocolError, "upstream-truncated")
-
-
-def test_a_known_head_is_no_answer_with_a_body_to_a_head_request() -> None:
-    assert again(OK[:-5], is_head=True).heard.events == [("head", 200, 5, False), ("end",)]
-
-
-def test_a_known_head_one_byte_off_goes_through_the_parser() -> None:
-    assert again(OK.replace(b"X-A: b", b"X-A:\x01b")).failure[0] is UpstreamProtocolError
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        CHUNKED,
-        b"HTTP/1.1 200 OK\r\n\r\nuntil close",
-        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
-        OK.replace(b"X-A: b", b"Connection: close"),
-        b"HTTP/1.1 204 No Content\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    ],
-)
-def test_answers_that_are_not_plain_are_parsed_each_time(raw: bytes) -> None:
-    case = Case().receive(raw)
-    assert case.known.get(raw[: raw.find(b"\r\n\r\n") + 4]) is None
-
-
-@pytest.mark.parametrize("size", [1, 3, 20])
-def test_a_head_that_came_in_pieces_is_not_kept_and_no_part_of_one_is_ever_known(size: int) -> None:
-    case = Case().receive(OK, pieces=len(OK) // size)
-    assert all(case.known.get(OK[:end]) is None for end in range(len(OK)))
-    later = Case(known=case.known).receive(OK.replace(b"hello", b"world"), pieces=len(OK) // size)
-    assert later.heard.body == b"world"
