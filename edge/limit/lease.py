@@ -68,6 +68,7 @@ class Lease:
 
     __slots__ = (
         "_drawn",
+        "_local_left",
         "_local_until_ns",
         "_next_ahead",
         "dies_ns",
@@ -98,6 +99,7 @@ class Lease:
         self.refill: Ticket | None = None
         """The ticket that asks for units ahead; single flight."""
         self._local_until_ns = 0
+        self._local_left = 0
         self._next_ahead = 1
         self._drawn = 0
 
@@ -135,6 +137,8 @@ class Lease:
             self._drawn = 0
         most = self.limit.quota // (AHEAD_PER_QUOTA * replicas)
         self._next_ahead = max(1, min(self._next_ahead, most))
+        if self.is_local:
+            self._local_left = self.units  # the store is back; should it go again in this window, this much is left
         back = 0 if self.is_local or self.limit.strategy == "fixed-window" else self.units
         stamp, self.units, self.is_local = self.stamp, 0, False
         return Question(self.key, self.limit, self._next_ahead if most > 1 else 0, back, stamp)
@@ -163,17 +167,25 @@ class Lease:
 
         At least 1, so a quota smaller than the number of replicas may be exceeded; that is what `local` accepts.
         """
-        if now_ns < self._local_until_ns or now_ns < self.refused_ns:
+        if now_ns < self.refused_ns:
             return False
+        if now_ns < self._local_until_ns:
+            if not self._local_left:
+                return False
+            self.units, self._local_left = self._local_left, 0
+            self.dies_ns = self.reset_ns = self._local_until_ns
+            self.is_local, self.free = True, 0
+            return True
         self._local_until_ns = self.dies_ns = self.reset_ns = now_ns + self.limit.window_s * _NS
         self.units = max(1, self.limit.quota // replicas)
+        self._local_left = 0
         self.is_local, self.free = True, 0
         return True
 
     def free_again_ns(self, *, is_store_down: bool) -> int:
         """Until when this limit is known to be used up; in the past when that is not known."""
         if is_store_down and self.limit.on_store_failure == "local":
-            return max(self.refused_ns, self._local_until_ns)
+            return max(self.refused_ns, 0 if self._local_left else self._local_until_ns)
         return self.refused_ns
 
 

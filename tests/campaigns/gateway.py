@@ -102,13 +102,13 @@ def judge(directory: Path, load: Load, outcome: Outcome) -> None:
     records(directory)
     leaves = {str(leaf["event.id"]): leaf for leaf in requests_in_log(directory)}
     outcome.leaves, outcome.broken = len(leaves), load.broken
-    for decision, (status, _) in load.answered.items():
+    for decision, (status, reason) in load.answered.items():
         if status == 200:
             outcome.answered += 1
             assert leaves[decision]["http.response.status_code"] == 200
         else:
             outcome.refused += 1
-            assert status == 503
+            assert status == 503, (status, reason, leaves.get(decision))
     unknown = [leaf for leaf in leaves.values() if leaf["event.outcome"] == "unknown"]
     outcome.unknown = len(unknown)
     unanswered = [decision for decision in leaves if decision not in load.answered]

@@ -205,3 +205,21 @@ def test_when_a_local_limit_is_free_again_depends_on_the_store() -> None:
     lease = Lease(LimitSettings("l", 5, 60, on_store_failure="local"), "k")
     lease.start_local(0, 1)
     assert (lease.free_again_ns(is_store_down=True), lease.free_again_ns(is_store_down=False)) == (60 * S, 0)
+
+
+def test_what_is_left_of_a_local_share_serves_when_the_store_goes_again_in_the_same_window() -> None:
+    lease = Lease(LimitSettings("l", 1_000, 60, on_store_failure="local"), "k")
+    assert lease.start_local(0, 10)
+    assert lease.units == 100
+    lease.units -= 30
+    ask(lease, now_ns=S)  # the store is back, and is asked
+    lease.refill = None  # and away again without an answer
+    assert lease.free_again_ns(is_store_down=True) <= S
+    assert lease.start_local(2 * S, 10)
+    assert (lease.units, lease.dies_ns) == (70, 60 * S)
+    lease.units = 0
+    ask(lease, now_ns=3 * S)
+    lease.refill = None
+    assert not lease.start_local(4 * S, 10)  # the share of this window is used up, whatever the store does
+    assert lease.start_local(60 * S, 10)
+    assert lease.units == 100
