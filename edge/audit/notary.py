@@ -215,7 +215,7 @@ class Notary:
             self._awake = False
             for attached in self._attached.values():
                 attached.reader.set_sleeping(now)
-        if any(attached.reader.pending() for attached in self._attached.values()):  # came before they could know
+        if any(_has_work(attached.reader) for attached in self._attached.values()):  # came before they could know
             self._wake(now)
 
     def _drain(self, rings: list[_Attached], now: int) -> int:
@@ -391,3 +391,11 @@ class Notary:
                 attached.reader.mapping.path.unlink(missing_ok=True)
         self._log.publish()
         self._done = True
+
+
+def _has_work(reader: RingReader) -> bool:
+    """Whether the next drain has something to do; setting a ring aside that makes no sense is work too."""
+    try:
+        return reader.pending() > 0
+    except UnsafeState:
+        return True
