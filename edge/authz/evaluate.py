@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import cedarpy
 
@@ -23,6 +23,7 @@ from edge.authz.slices import Slice
 from edge.model.decision import Denial, Permit
 from edge.model.http import Request
 from edge.model.identity import Peer, Principal
+from edge.model.recent import Recent
 from edge.model.route import RouteMatch
 
 SETTLED_MAX: Final = 16_384
@@ -39,31 +40,6 @@ _FAILED: Final = Denial("policy-error")
 
 _Verdict = tuple[str, ...] | Denial
 """The ids of the permitting policies, or the denial."""
-_Value = TypeVar("_Value")
-
-
-class _Recent(Generic[_Value]):
-    """A bounded memory in two generations: when the young one is full, the old one is forgotten. No clock, no list."""
-
-    __slots__ = ("_limit", "_old", "young")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit // 2
-        self._old: dict[Hashable, _Value] = {}
-        self.young: dict[Hashable, _Value] = {}
-
-    def find(self, key: Hashable) -> _Value | None:
-        value = self.young.get(key)
-        if value is None:
-            value = self._old.get(key)
-            if value is not None:
-                self.keep(key, value)
-        return value
-
-    def keep(self, key: Hashable, value: _Value) -> None:
-        if len(self.young) >= self._limit:
-            self._old, self.young = self.young, {}
-        self.young[key] = value
 
 
 class Authorizer:
@@ -71,10 +47,11 @@ class Authorizer:
 
     def __init__(self, bundle: PolicyBundle) -> None:
         self._bundle = bundle
-        self._settled: _Recent[_Verdict] = _Recent(SETTLED_MAX)
-        self._passing: _Recent[_Verdict] = _Recent(PASSING_MAX)
+        # Two generations each: half the bound is a generation's.
+        self._settled: Recent[Hashable, _Verdict] = Recent(SETTLED_MAX // 2)
+        self._passing: Recent[Hashable, _Verdict] = Recent(PASSING_MAX // 2)
         # (slice, principal, route) → entities, for slices that are asked again and again.
-        self._worlds: _Recent[_World] = _Recent(PASSING_MAX)
+        self._worlds: Recent[Hashable, _World] = Recent(PASSING_MAX // 2)
 
     def authorize(
         self, request: Request, match: RouteMatch, principal: Principal, peer: Peer, now_ns: int
@@ -110,7 +87,7 @@ class Authorizer:
         if verdict is None:
             verdict = self._ask(chosen, question)
             if chosen.is_settled or len(question.request.path) <= PATH_MAX:
-                memory.keep(key, verdict)
+                memory.put(key, verdict)
         return verdict
 
     def _ask(self, chosen: Slice, question: _Question) -> _Verdict:
@@ -121,7 +98,7 @@ class Authorizer:
             if world is None:
                 return _NOTHING_PERMITS
             if not chosen.is_settled:
-                self._worlds.keep(key, world)
+                self._worlds.put(key, world)
         result = _evaluate(chosen, world, question)
         # Also where Cedar could not take the question: then it says NoDecision and why.
         if result.diagnostics.errors:

@@ -60,7 +60,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         """Whether an exchange already ended well on it: then a failure before any answer may be the upstream's idle close."""
         self.is_closed = False
-        self.exchanges = 0
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[RawField] = []
         self._head_bytes = 0
@@ -254,7 +253,6 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self, receiver: Receiver) -> None:
         if self.receiver is receiver:
             self.receiver = None
-        self.exchanges += 1
         # An answer that came before the whole request was sent leaves the upstream's reading position unknown.
         if self._keep_alive and self._request_sent and not self.is_closed:
             self.is_reused = True

@@ -24,9 +24,9 @@ from edge.errors import StoreUnavailable
 from edge.limit.io_connect import Client, connect
 from edge.limit.lease import Answer, Lease, Question, Ticket
 from edge.limit.limiter import Attempt
-from edge.limit.recent import Recent
 from edge.limit.script import BEAT, TAKE, answers, arguments
 from edge.limit.store import StoreSettings
+from edge.model.recent import Recent
 
 _MAX_LEASES = 32_768
 _MAX_BATCH = 64

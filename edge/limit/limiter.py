@@ -19,10 +19,10 @@ from functools import partial
 from typing import Protocol
 
 from edge.limit.lease import Lease, Ticket
-from edge.limit.recent import Recent
 from edge.limit.rules import LimitSettings, counts_by_address, key_parts, store_key
 from edge.model.decision import Admission, Exhausted, Need, Permit, QuotaState
 from edge.model.identity import Peer, Principal
+from edge.model.recent import Recent
 from edge.model.route import Route
 
 _NS = 1_000_000_000

@@ -8,10 +8,10 @@ from edge.errors import StoreUnavailable
 from edge.limit import limiter as limiter_module
 from edge.limit.lease import Answer, Lease, Ticket
 from edge.limit.limiter import Attempt, Limiter
-from edge.limit.recent import Recent
 from edge.limit.rules import LimitSettings
 from edge.model.decision import Admission, Exhausted, Need, Permit, QuotaState
 from edge.model.identity import ANONYMOUS, Peer, Principal
+from edge.model.recent import Recent
 from edge.model.route import PathPattern, Route, RouteMatch, Upstream, Wildcard
 
 S = 1_000_000_000

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.limit.recent import Recent
+from edge.model.recent import Recent
 
 
 def test_what_was_never_put_is_not_found() -> None:
