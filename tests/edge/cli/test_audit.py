@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,16 @@ def test_log_is_found_through_edge_yaml(tmp_path: Path, text: str, place: str) -
     _grow(tmp_path / place, [b"{}"] * 3)
     assert _run("verify", "-c", tmp_path / "edge.yaml")[1].startswith("ok: 3 entries")
     assert len(_run("tail", "-c", tmp_path / "edge.yaml")[1].splitlines()) == 3
+
+
+def test_log_that_is_being_published_is_not_called_rolled_back(log: Path) -> None:
+    before = (log / "checkpoint").read_bytes()
+    _grow(log, [b'{"event.action":"more"}'])
+    published = (log / "checkpoint").read_bytes()
+    (log / "checkpoint").write_bytes(before)  # as the writer leaves it between the head copy and the checkpoint
+    (log / "next").write_bytes(published)
+    finish = threading.Timer(0.2, (log / "next").rename, [log / "checkpoint"])
+    finish.start()
+    code, out, _ = _run("verify", log)
+    finish.join()
+    assert (code, out) == (0, "ok: 31 entries of home.example/edge are as they were logged\n")
