@@ -10,23 +10,13 @@ import os
 import random
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.whole_gateway import (
-    EDGE_YAML,
-    POLICY,
-    SERVICES,
-    Gateway,
-    Load,
-    Service,
-    eventually,
-    issue_orders,
-    records,
-    requests_in_log,
-    routes,
-    run,
-)
+from tests.e2e.load import Load
+from tests.e2e.upstream import Upstream
+from tests.e2e.whole_gateway import Gateway, Variant, eventually, make, records, requests_in_log, routes, serving
 
 VICTIMS = ("edge-worker", "edge-notary", "valkey-server")
 BACK_WITHIN_S = 3.0
@@ -45,31 +35,17 @@ class Outcome:
     unknown: int = 0
 
 
-def make(directory: Path) -> Service:
-    """A configured gateway directory and the service behind it."""
-    made = run("init", directory, "--host", "localhost")
-    assert made.returncode == 0, made.stderr
-    for policy in (directory / "policies").glob("orders.*"):
-        policy.unlink()
-    (directory / "edge.yaml").write_text(EDGE_YAML)
-    (directory / "policies" / "services.yaml").write_text(SERVICES)
-    (directory / "policies" / "limits.yaml").write_text(
-        "limits:\n  - {name: all, key: [ip], rate: 1000000/minute, on_store_failure: local}\n"
-    )
-    (directory / "policies" / "anybody.cedar").write_text(POLICY)
-    issue_orders(directory)
-    service = Service(directory / "orders")
-    (directory / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
-    return service
+LIMITS = "limits:\n  - {name: all, key: [ip], rate: 1000000/minute, on_store_failure: local}\n"
 
 
 def campaign(directory: Path, rounds: int, seed: int) -> Outcome:
     """`rounds` kills, one after the other, under four callers."""
     draw = random.Random(seed)
-    service = make(directory)
-    gateway = Gateway(directory)
+    make(directory, Variant(limits=LIMITS))
+    service = Upstream(directory / "orders")
+    (directory / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
     outcome = Outcome()
-    try:
+    with closing(service), serving(directory) as gateway:
         load = Load(gateway)
         eventually(lambda: load.count(200) > 20, 5)
         for _ in range(rounds):
@@ -84,11 +60,6 @@ def campaign(directory: Path, rounds: int, seed: int) -> Outcome:
             time.sleep(draw.uniform(0, 0.2))  # so that kills fall into every phase of the loops
         load.end()
         assert gateway.stop() == 0
-    finally:
-        if gateway.process.poll() is None:
-            gateway.process.kill()
-            gateway.ended()
-        service.close()
     judge(directory, load, outcome)
     return outcome
 
@@ -101,15 +72,15 @@ def judge(directory: Path, load: Load, outcome: Outcome) -> None:
     """Ask the log alone."""
     records(directory)
     leaves = {str(leaf["event.id"]): leaf for leaf in requests_in_log(directory)}
-    outcome.leaves, outcome.broken = len(leaves), load.broken
-    for decision, (status, reason) in load.answered.items():
-        if status == 200:
+    outcome.leaves, outcome.broken = len(leaves), len(load.failures)
+    for call in load.calls:
+        if call.status == 200:
             outcome.answered += 1
-            assert leaves[decision]["http.response.status_code"] == 200
+            assert leaves[call.decision]["http.response.status_code"] == 200
         else:
             outcome.refused += 1
-            assert status == 503, (status, reason, leaves.get(decision))
+            assert call.status == 503, (call, leaves.get(call.decision))
     unknown = [leaf for leaf in leaves.values() if leaf["event.outcome"] == "unknown"]
     outcome.unknown = len(unknown)
-    unanswered = [decision for decision in leaves if decision not in load.answered]
-    assert len(unanswered) <= load.broken + 4  # in flight when a process died; four callers
+    unanswered = leaves.keys() - {call.decision for call in load.calls}
+    assert len(unanswered) <= len(load.failures) + 4  # in flight when a process died; four callers

@@ -5,69 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.whole_gateway import (
-    CHILDREN,
-    EDGE_YAML,
-    POLICY,
-    SERVICES,
-    Gateway,
-    Load,
-    Service,
-    eventually,
-    issue_orders,
-    records,
-    requests_in_log,
-    routes,
-    run,
-)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("serve") / "edge"
-    made = run("init", directory, "--host", "localhost")
-    assert made.returncode == 0, made.stderr
-    for policy in (directory / "policies").glob("orders.*"):
-        policy.unlink()
-    (directory / "edge.yaml").write_text(EDGE_YAML)
-    (directory / "policies" / "services.yaml").write_text(SERVICES)
-    (directory / "policies" / "limits.yaml").write_text("limits: []\n")
-    (directory / "policies" / "anybody.cedar").write_text(POLICY)
-    issue_orders(directory)
-    return directory
-
-
-@pytest.fixture
-def service(template: Path) -> Iterator[Service]:
-    service = Service(template / "orders")
-    yield service
-    service.close()
-
-
-@pytest.fixture
-def directory(template: Path, service: Service, tmp_path: Path) -> Path:
-    copy = tmp_path / "edge"
-    shutil.copytree(template, copy)
-    (copy / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
-    return copy
-
-
-@pytest.fixture
-def gateway(directory: Path) -> Iterator[Gateway]:
-    gateway = Gateway(directory)
-    yield gateway
-    if gateway.process.poll() is None:
-        gateway.process.kill()
-        gateway.ended()
+from tests.e2e.load import Load
+from tests.e2e.upstream import Upstream
+from tests.e2e.whole_gateway import CHILDREN, EDGE_YAML, Gateway, eventually, records, requests_in_log, routes, run
 
 
 def test_starts_serves_and_stops_with_a_sealed_log(gateway: Gateway, directory: Path) -> None:
@@ -84,7 +31,7 @@ def test_starts_serves_and_stops_with_a_sealed_log(gateway: Gateway, directory: 
 
 
 def test_signal_to_everybody_at_once_lets_requests_in_flight_finish(
-    gateway: Gateway, directory: Path, service: Service
+    gateway: Gateway, directory: Path, service: Upstream
 ) -> None:
     service.let.clear()
     answers: list[tuple[int, str]] = []
@@ -125,16 +72,16 @@ def test_killed_child_is_replaced_under_load_and_no_answer_is_missing_in_the_log
     eventually(lambda: load.count(200) > served + 20, 3)
     load.end()
     assert gateway.stop() == 0
-    assert {answer[0] for answer in load.answered.values()} <= {200, 503}
-    assert all("not-recordable" in body for status, body in load.answered.values() if status == 503)
+    assert {call.status for call in load.calls} <= {200, 503}
+    assert all("not-recordable" in call.body for call in load.calls if call.status == 503)
     records(directory)
     leaves = {leaf["event.id"]: leaf for leaf in requests_in_log(directory)}
-    for decision, (status, _) in load.answered.items():
-        if status == 200:
-            assert leaves[decision]["http.response.status_code"] == 200
+    for call in load.calls:
+        if call.status == 200:
+            assert leaves[call.decision]["http.response.status_code"] == 200
     # What was admitted and not answered: at most what was in flight when a process died, each in the log as unknown.
-    unanswered = [leaf for decision, leaf in leaves.items() if decision not in load.answered]
-    assert len(unanswered) <= load.broken + 4
+    unanswered = leaves.keys() - {call.decision for call in load.calls}
+    assert len(unanswered) <= len(load.failures) + 4
 
 
 def test_killed_supervisor_leaves_no_child_and_the_next_start_recovers(gateway: Gateway, directory: Path) -> None:
@@ -157,7 +104,7 @@ def is_gone(pid: int) -> bool:
 
 
 def test_edit_is_served_within_a_second_and_a_broken_one_changes_nothing(
-    gateway: Gateway, directory: Path, service: Service
+    gateway: Gateway, directory: Path, service: Upstream
 ) -> None:
     file = directory / "policies" / "routes.yaml"
     assert gateway.get("/new/1") == (404, "no-route")
@@ -175,14 +122,14 @@ def test_edit_is_served_within_a_second_and_a_broken_one_changes_nothing(
     assert gateway.get("/new/1") == (404, "no-route")
 
 
-def test_hang_up_reloads(gateway: Gateway, directory: Path, service: Service) -> None:
+def test_hang_up_reloads(gateway: Gateway, directory: Path, service: Upstream) -> None:
     (directory / "policies" / "routes.yaml").write_text(routes("orders", "new", port=service.port))
     gateway.process.send_signal(signal.SIGHUP)
     gateway.line("reloaded")
     assert gateway.get("/new/1") == (200, "ok")
 
 
-def test_connection_stays_open_over_a_reload(gateway: Gateway, directory: Path, service: Service) -> None:
+def test_connection_stays_open_over_a_reload(gateway: Gateway, directory: Path, service: Upstream) -> None:
     connection = gateway.connect()
     connection.request("GET", "/orders/1")
     assert connection.getresponse().read() == b"ok"

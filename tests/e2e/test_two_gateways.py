@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,18 +15,8 @@ from edge.audit.verify import verify
 from edge.cli import init, issue
 from pki.tlog.note import Verifier
 from tests.e2e.limit_server import REDIS, VALKEY, Server
-from tests.e2e.whole_gateway import (
-    EDGE_YAML,
-    POLICY,
-    SERVICES,
-    Gateway,
-    Service,
-    eventually,
-    issue_orders,
-    records,
-    requests_in_log,
-    routes,
-)
+from tests.e2e.upstream import Upstream
+from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, eventually, records, requests_in_log, routes, serving
 
 QUOTA = 600
 LIMITS = f"limits:\n  - {{name: all, match: {{service: orders}}, key: [], rate: {QUOTA}/day}}\n"
@@ -35,25 +24,15 @@ ORIGINS = {"a": "mesh.internal/log", "b": "mesh.internal/log/edge-b"}
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gateway with the CA, with what it made for the service and for the second gateway; copied, never used."""
-    home = tmp_path_factory.mktemp("first") / "a"
-    init.command(home, host=["localhost"])
-    for policy in (home / "policies").glob("orders.*"):
-        policy.unlink()
-    (home / "policies" / "services.yaml").write_text(SERVICES)
-    (home / "policies" / "limits.yaml").write_text(LIMITS)
-    (home / "policies" / "anybody.cedar").write_text(POLICY)
-    issue_orders(home)
-    assert issue.main(["edge-b", "--role", "gateway", "-q", "-c", str(home / "edge.yaml")]) == 0
-    return home
+def variant() -> Variant:
+    return Variant(limits=LIMITS)
 
 
-@pytest.fixture
-def service(first: Path) -> Iterator[Service]:
-    service = Service(first / "orders")
-    yield service
-    service.close()
+@pytest.fixture(scope="module")
+def first(template: Path) -> Path:
+    """The gateway with the CA, with what it made for the second one."""
+    assert issue.main(["edge-b", "--role", "gateway", "-q", "-c", str(template / "edge.yaml")]) == 0
+    return template
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -66,7 +45,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
-def homes(first: Path, service: Service, store: Server, tmp_path: Path) -> list[Path]:
+def homes(first: Path, service: Upstream, store: Server, tmp_path: Path) -> list[Path]:
     """Both directories: the same files but for the log's origin, and only one with a CA."""
     shutil.copytree(first, tmp_path / "a")
     shutil.copytree(first / "policies", tmp_path / "b" / "policies")
@@ -82,16 +61,8 @@ def homes(first: Path, service: Service, store: Server, tmp_path: Path) -> list[
 
 @pytest.fixture
 def gateways(homes: list[Path]) -> Iterator[list[Gateway]]:
-    started: list[Gateway] = []
-    try:
-        with ThreadPoolExecutor() as pool:
-            started += pool.map(Gateway, homes)
-        yield started
-    finally:
-        for gateway in started:
-            if gateway.process.poll() is None:
-                gateway.process.kill()
-                gateway.ended()
+    with serving(homes[0]) as a, serving(homes[1]) as b:
+        yield [a, b]
 
 
 def ask(gateway: Gateway, times: int, statuses: Counter[int], lock: threading.Lock) -> None:
@@ -117,7 +88,7 @@ def hammer(*shares: tuple[Gateway, int]) -> Counter[int]:
     return statuses
 
 
-def test_one_limit_two_identities_two_logs(gateways: list[Gateway], homes: list[Path], service: Service) -> None:
+def test_one_limit_two_identities_two_logs(gateways: list[Gateway], homes: list[Path], service: Upstream) -> None:
     a, b = gateways
     assert "valkey-server" not in {*a.children(), *b.children()}
     together = hammer((a, 125), (b, 125), (a, 125), (b, 125))

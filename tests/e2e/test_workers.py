@@ -6,12 +6,10 @@ import http.client
 import itertools
 import json
 import os
-import shutil
 import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,19 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge.serve.control_socket import Answer, ask
 from edge.serve.status import Status
-from tests.e2e.whole_gateway import (
-    EDGE_YAML,
-    POLICY,
-    SERVICES,
-    Gateway,
-    Service,
-    eventually,
-    issue_orders,
-    records,
-    requests_in_log,
-    routes,
-    run,
-)
+from tests.e2e.load import Call, Load
+from tests.e2e.upstream import Upstream
+from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, eventually, records, requests_in_log, routes, run
 
 WORKERS = 3
 PAUSE_S = 0.012
@@ -42,42 +30,8 @@ PAUSE_S = 0.012
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("workers") / "edge"
-    made = run("init", directory, "--host", "localhost")
-    assert made.returncode == 0, made.stderr
-    for policy in (directory / "policies").glob("orders.*"):
-        policy.unlink()
-    (directory / "edge.yaml").write_text(EDGE_YAML + f"workers: {WORKERS}\n")
-    (directory / "policies" / "services.yaml").write_text(SERVICES)
-    (directory / "policies" / "limits.yaml").write_text("limits: []\n")
-    (directory / "policies" / "anybody.cedar").write_text(POLICY)
-    issue_orders(directory)
-    return directory
-
-
-@pytest.fixture
-def service(template: Path) -> Iterator[Service]:
-    service = Service(template / "orders")
-    yield service
-    service.close()
-
-
-@pytest.fixture
-def directory(template: Path, service: Service, tmp_path: Path) -> Path:
-    copy = tmp_path / "edge"
-    shutil.copytree(template, copy)
-    (copy / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
-    return copy
-
-
-@pytest.fixture
-def gateway(directory: Path) -> Iterator[Gateway]:
-    gateway = Gateway(directory)
-    yield gateway
-    if gateway.process.poll() is None:
-        gateway.process.kill()
-        gateway.ended()
+def variant() -> Variant:
+    return Variant(edge=EDGE_YAML + f"workers: {WORKERS}\n")
 
 
 def command(gateway: Gateway, name: str) -> Answer:
@@ -109,48 +63,11 @@ def metrics(gateway: Gateway) -> dict[tuple[str, str], float]:
     return found
 
 
-@dataclass(frozen=True)
-class Call:
-    """One answered request."""
-
-    began_s: float
-    ended_s: float
-    decision: str
-    status: int
-
-
-class SteadyLoad:
-    """Six callers on connections of their own, about 300 requests a second together."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.calls: list[Call] = []
-        self.failures: list[str] = []
-        self._gateway = gateway
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(6)]
-        for thread in self._threads:
-            thread.start()
-        eventually(lambda: len(self.calls) > 50, 5)
-
-    def _call(self) -> None:
-        connection = self._gateway.connect(5)
-        while not self._stop.wait(PAUSE_S):
-            began_s = time.monotonic()
-            try:
-                connection.request("GET", "/orders/7")
-                answer = connection.getresponse()
-                answer.read()
-            except (OSError, http.client.HTTPException) as exc:
-                connection.close()
-                self.failures.append(repr(exc))
-                continue
-            self.calls.append(Call(began_s, time.monotonic(), answer.headers["x-request-id"], answer.status))
-        connection.close()
-
-    def end(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(10)
+def steady(gateway: Gateway) -> Load:
+    """Six callers, about 300 requests a second together."""
+    load = Load(gateway, 6, pause_s=PAUSE_S)
+    eventually(lambda: len(load.calls) > 50, 5)
+    return load
 
 
 def test_connections_are_spread_and_every_worker_speaks_for_all(gateway: Gateway, directory: Path) -> None:
@@ -174,7 +91,7 @@ def test_connections_are_spread_and_every_worker_speaks_for_all(gateway: Gateway
 
 
 def test_killed_worker_is_replaced_while_the_others_serve(gateway: Gateway, directory: Path) -> None:
-    load = SteadyLoad(gateway)
+    load = steady(gateway)
     before = workers(gateway)
     killed_s = time.monotonic()
     os.kill(before["worker1"], signal.SIGKILL)
@@ -208,7 +125,7 @@ class Generation:
     route: str
 
 
-def edit(gateway: Gateway, service: Service, number: int) -> Generation:
+def edit(gateway: Gateway, service: Upstream, number: int) -> Generation:
     """Another name for the route, so that each generation can be told in the log also by what it decided."""
     file, asked_s = gateway.directory / "policies" / "routes.yaml", time.monotonic()
     staged = file.with_suffix(".new")
@@ -220,9 +137,9 @@ def edit(gateway: Gateway, service: Service, number: int) -> Generation:
 
 
 def test_reloads_and_a_rolling_restart_lose_no_request_and_mix_no_generations(
-    gateway: Gateway, directory: Path, service: Service
+    gateway: Gateway, directory: Path, service: Upstream
 ) -> None:
-    load = SteadyLoad(gateway)
+    load = steady(gateway)
     first = Generation(0, 0, status(gateway).bundle_hash, "orders")
     generations = [first, *(edit(gateway, service, number) for number in range(20))]
     before = workers(gateway)

@@ -1,22 +1,29 @@
-"""Whole gateways for the tests that meet them as an operator does: processes, callers, an upstream, and the log."""
+"""Whole gateways for the tests that meet them as an operator does: how one is made and started, and what its log says.
+
+The one set-up of the end-to-end tests, the tests on the wire and the campaigns: `make` writes a home, `serving` runs it. The
+fixtures on top of it are in `conftest.py`, the service behind it in `upstream.py`, callers in `load.py`.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 import re
+import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.audit.verify import verify
+from edge.cli import init
 from pki import io_output
 from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
@@ -54,56 +61,40 @@ def routes(*names: str, port: int) -> str:
     return "routes:\n" + "".join(route(name, port) for name in names)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What the gateway of one test has that the next one's has not."""
+
+    edge: str = EDGE_YAML
+    services: str = SERVICES
+    policy: str = POLICY
+    limits: str = "limits: []\n"
+    hosts: tuple[str, ...] = ("localhost",)
+
+
+def make(directory: Path, variant: Variant) -> Path:
+    """What `edge init` writes, changed to the variant, and a certificate for the service orders; routes are still to be
+    written, for they name its port."""
+    init.command(directory, host=list(variant.hosts))
+    for policy in (directory / "policies").glob("orders.*"):
+        policy.unlink()
+    (directory / "edge.yaml").write_text(variant.edge)
+    for name, text in (("services.yaml", variant.services), ("limits.yaml", variant.limits)):
+        (directory / "policies" / name).write_text(text)
+    (directory / "policies" / "anybody.cedar").write_text(variant.policy)
+    issue_orders(directory)
+    return directory
+
+
+def copied(template: Path, directory: Path, port: int) -> Path:
+    """A home of one's own, whose route leads to this port."""
+    shutil.copytree(template, directory)
+    (directory / "policies" / "routes.yaml").write_text(routes("orders", port=port))
+    return directory
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*EDGE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, timeout=30)
-
-
-class Service:
-    """An upstream over mTLS that counts requests and answers when it is let."""
-
-    def __init__(self, identity: Path) -> None:
-        self.let = threading.Event()
-        self.let.set()
-        self.asked = threading.Semaphore(0)
-        self.callers: set[str] = set()
-        """SPIFFE IDs that shook hands."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            with self._context.wrap_socket(connection, server_side=True) as tls:
-                names = (tls.getpeercert() or {}).get("subjectAltName", ())
-                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc]
-                while head := tls.recv(65536):
-                    if b"\r\n\r\n" in head:
-                        self.asked.release()
-                        self.let.wait(10)
-                        tls.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-        except OSError:
-            pass  # the gateway hung up, or never finished the handshake
-
-    def close(self) -> None:
-        self.let.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
 
 
 class Gateway:
@@ -123,10 +114,9 @@ class Gateway:
         self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        ready = self.line(r"^ready ")
-        found = re.fullmatch(r"ready public=127\.0\.0\.1:(\d+) admin=127\.0\.0\.1:(\d+)", ready)
-        assert found, ready
-        self.public, self.admin = int(found[1]), int(found[2])
+        self.ports = {name: int(port) for name, port in re.findall(r" (\w+)=127\.0\.0\.1:(\d+)", self.line(r"^ready "))}
+        """Of the open listeners."""
+        self.public, self.admin = self.ports["public"], self.ports["admin"]
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -191,12 +181,29 @@ class Gateway:
         self.process.send_signal(number)
         return self.ended()
 
+    def kill(self) -> None:
+        """Unless it has ended already."""
+        if self.process.poll() is None:
+            self.process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self.ended()
+
     def ended(self) -> int:
         code = self.process.wait(20)
         self._reader.join(5)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Gateway]:
+    """A gateway that does not outlive the block, whatever happened in it."""
+    gateway = Gateway(directory)
+    try:
+        yield gateway
+    finally:
+        gateway.kill()
 
 
 def eventually(what: Callable[[], bool], within_s: float) -> float:
@@ -230,46 +237,6 @@ def issue_orders(directory: Path) -> None:
             root_sha256=authority.root_sha256,
             replace=True,
         )
-
-
-class Load:
-    """Callers on connections of their own that remember each answer by the id it carries."""
-
-    def __init__(self, gateway: Gateway, callers: int = 4) -> None:
-        self.answered: dict[str, tuple[int, str]] = {}
-        self.broken = 0
-        self._gateway = gateway
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
-        for thread in self._threads:
-            thread.start()
-
-    def _call(self) -> None:
-        connection = self._gateway.connect(3)
-        while not self._stop.is_set():
-            try:
-                connection.request("GET", "/orders/7")
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                decision = answer.headers["x-request-id"]
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                with self._lock:
-                    self.broken += 1
-                continue
-            with self._lock:
-                self.answered[decision] = (answer.status, body)
-        connection.close()
-
-    def count(self, status: int) -> int:
-        with self._lock:
-            return sum(answer[0] == status for answer in self.answered.values())
-
-    def end(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(10)
 
 
 def requests_in_log(directory: Path) -> list[dict[str, object]]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
 import ssl
-import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tests.e2e.whole_gateway import Gateway, issue_orders, requests_in_log, run
+from tests.e2e.upstream import OK as OK
+from tests.e2e.upstream import Upstream
+from tests.e2e.whole_gateway import Gateway, Variant, make, requests_in_log
 
 EDGE_YAML = """\
 trust_domain: mesh.internal
@@ -52,128 +51,6 @@ routes:
 """
 HEAD = b"Host: localhost\r\n"
 GET = b"GET /orders/7 HTTP/1.1\r\n" + HEAD + b"\r\n"
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Upstream:
-    """The service orders, over mTLS. `seen` holds every application byte of every connection."""
-
-    def __init__(self, identity: Path) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
-        self.port = 0
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._seen: list[bytes] = []
-        self.answers: list[bytes] = []
-        """What the next requests get, in order; `OK` when empty. `CLOSE` ends the connection there by the book, `CUT` without
-        the closing alert."""
-        self.by_target: dict[bytes, bytes] = {}
-        """What requests for a target always get."""
-        self.answers_early = b""
-        """What the next request gets as soon as its head is there."""
-        self.echoes = False
-        """Whether a request gets its own body back."""
-        self.connections = 0
-        self.reads = threading.Event()
-        """Cleared: whatever is sent is left in the socket."""
-        self.reads.set()
-        self.start()
-
-    def start(self) -> None:
-        """Listen; again on the same port after `stop`."""
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Leave the port, and every connection."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        tls = connection
-        try:
-            with self._context.wrap_socket(connection, server_side=True) as tls:
-                self.connections += 1
-                self._open.add(tls)
-                tls.settimeout(20)
-                buffer = b""
-                while self.reads.wait(20) and (piece := tls.recv(65536)):
-                    with self._lock:
-                        self._seen.append(piece)
-                    buffer += piece
-                    if self.answers_early and b"\r\n\r\n" in buffer:
-                        early, self.answers_early = self.answers_early, b""
-                        tls.sendall(early)
-                        continue
-                    while (message := complete_message(buffer)) is not None:
-                        request, buffer = buffer[:message], buffer[message:]
-                        answer = self.by_target.get(request.split(b" ", 2)[1])
-                        if answer is None:
-                            answer = self.answers.pop(0) if self.answers else OK
-                        if self.echoes:
-                            body = request.partition(b"\r\n\r\n")[2]
-                            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-                        body, close, _ = answer.partition(b"CLOSE")
-                        body, cut, _ = body.partition(b"CUT")
-                        tls.sendall(body)
-                        if close:
-                            tls.unwrap()
-                        if close or cut:
-                            return
-        except OSError:
-            pass
-        finally:
-            self._open.discard(tls)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._seen.clear()
-        self.answers.clear()
-        self.answers_early, self.echoes = b"", False
-
-    @property
-    def open_connections(self) -> int:
-        return len(self._open)
-
-    @property
-    def seen(self) -> bytes:
-        with self._lock:
-            return b"".join(self._seen)
-
-    def close(self) -> None:
-        self.stop()
-
-
-def complete_message(buffer: bytes) -> int | None:
-    """Length of the first whole request in the buffer, by the framing the gateway promises; None while it is not whole."""
-    end = buffer.find(b"\r\n\r\n") + 4
-    if end < 4:
-        return None
-    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", buffer[:end])
-    if length is not None:
-        return end + int(length[1]) if len(buffer) >= end + int(length[1]) else None
-    if b"\r\ntransfer-encoding: chunked\r\n" in buffer[:end]:
-        last = buffer.find(b"0\r\n\r\n", end)
-        return last + 5 if last >= 0 else None
-    return end
 
 
 @dataclass
@@ -318,17 +195,9 @@ class Rig:
     """Gateway and upstream together, and the reasons that the log gives."""
 
     def __init__(self, directory: Path) -> None:
-        made = run("init", directory, "--host", "localhost", "--host", "127.0.0.1")
-        assert made.returncode == 0, made.stderr
-        for policy in (directory / "policies").glob("orders.*"):
-            policy.unlink()
-        issue_orders(directory)
+        make(directory, Variant(edge=EDGE_YAML, services=SERVICES, policy=POLICY, hosts=("localhost", "127.0.0.1")))
         self.upstream = Upstream(directory / "orders")
-        (directory / "edge.yaml").write_text(EDGE_YAML)
-        (directory / "policies" / "services.yaml").write_text(SERVICES)
         (directory / "policies" / "routes.yaml").write_text(ROUTES.format(port=self.upstream.port))
-        (directory / "policies" / "limits.yaml").write_text("limits: []\n")
-        (directory / "policies" / "anybody.cedar").write_text(POLICY)
         self.prepare(directory)
         self.gateway = Gateway(directory)
 

@@ -1,0 +1,145 @@
+"""A service behind the gateway, over mTLS: it keeps every byte it ever got and answers what it is told."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Upstream:
+    """The service orders, over mTLS. `seen` holds every application byte of every connection."""
+
+    def __init__(self, identity: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+        context.load_verify_locations(identity / "bundle.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._context = context
+        self.port = 0
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._seen: list[bytes] = []
+        self.answers: list[bytes] = []
+        """What the next requests get, in order; `OK` when empty. `CLOSE` ends the connection there by the book, `CUT` without
+        the closing alert."""
+        self.by_target: dict[bytes, bytes] = {}
+        """What requests for a target always get."""
+        self.answers_early = b""
+        """What the next request gets as soon as its head is there."""
+        self.echoes = False
+        """Whether a request gets its own body back."""
+        self.connections = 0
+        self.callers: set[str] = set()
+        """SPIFFE IDs that shook hands."""
+        self.let = threading.Event()
+        """Cleared: whole requests wait for their answers."""
+        self.let.set()
+        self.asked = threading.Semaphore(0)
+        """Released once for every whole request."""
+        self.reads = threading.Event()
+        """Cleared: whatever is sent is left in the socket."""
+        self.reads.set()
+        self.start()
+
+    def start(self) -> None:
+        """Listen; again on the same port after `stop`."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Leave the port, and every connection."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        tls = connection
+        try:
+            with self._context.wrap_socket(connection, server_side=True) as tls:
+                self.connections += 1
+                names = (tls.getpeercert() or {}).get("subjectAltName", ())
+                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc]
+                self._open.add(tls)
+                tls.settimeout(20)
+                buffer = b""
+                while self.reads.wait(20) and (piece := tls.recv(65536)):
+                    with self._lock:
+                        self._seen.append(piece)
+                    buffer += piece
+                    if self.answers_early and b"\r\n\r\n" in buffer:
+                        early, self.answers_early = self.answers_early, b""
+                        tls.sendall(early)
+                        continue
+                    while (message := complete_message(buffer)) is not None:
+                        request, buffer = buffer[:message], buffer[message:]
+                        self.asked.release()
+                        self.let.wait(10)
+                        answer = self.by_target.get(request.split(b" ", 2)[1])
+                        if answer is None:
+                            answer = self.answers.pop(0) if self.answers else OK
+                        if self.echoes:
+                            body = request.partition(b"\r\n\r\n")[2]
+                            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+                        body, close, _ = answer.partition(b"CLOSE")
+                        body, cut, _ = body.partition(b"CUT")
+                        tls.sendall(body)
+                        if close:
+                            tls.unwrap()
+                        if close or cut:
+                            return
+        except OSError:
+            pass
+        finally:
+            self._open.discard(tls)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._seen.clear()
+        self.answers.clear()
+        self.answers_early, self.echoes = b"", False
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    @property
+    def seen(self) -> bytes:
+        with self._lock:
+            return b"".join(self._seen)
+
+    def close(self) -> None:
+        self.let.set()
+        self.stop()
+
+
+def complete_message(buffer: bytes) -> int | None:
+    """Length of the first whole request in the buffer, by the framing the gateway promises; None while it is not whole."""
+    end = buffer.find(b"\r\n\r\n") + 4
+    if end < 4:
+        return None
+    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", buffer[:end])
+    if length is not None:
+        return end + int(length[1]) if len(buffer) >= end + int(length[1]) else None
+    if b"\r\ntransfer-encoding: chunked\r\n" in buffer[:end]:
+        last = buffer.find(b"0\r\n\r\n", end)
+        return last + 5 if last >= 0 else None
+    return end
