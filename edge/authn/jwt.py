@@ -79,7 +79,7 @@ class JwtMethod:
     def _verify(self, raw_token: bytes, now_ns: int) -> Verified | Need:
         """Steps 3 to 6 for a token that is not remembered."""
         token = jws.parse(raw_token)
-        kind = token.unverified_header.get("typ")
+        kind = token.unverified_kind
         if not isinstance(kind, str) or kind.lower() not in _TYPES:
             raise CredentialRejected("token-type")
         unverified_claims = _object(token.raw_unverified_payload)

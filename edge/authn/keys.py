@@ -21,10 +21,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc import jwk
 from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwa import JWS_ALGORITHMS, JWSAlgModel
+from joserfc.jwa import JWS_ALGORITHMS, ESAlgorithm, JWSAlgModel
 
 from edge.authn import strict_json
 
@@ -186,7 +189,28 @@ def _is_sound(public: RSAPublicKey) -> bool:
 
 
 def _verifier(model: JWSAlgModel, key: jwk.Key) -> Callable[[bytes, bytes], bool]:
+    if isinstance(model, ESAlgorithm) and isinstance(key, jwk.ECKey):
+        return _ecdsa_verifier(model, key.public_key)
+
     def verify(signing_input: bytes, signature: bytes) -> bool:
         return model.verify(signing_input, signature, key)
+
+    return verify
+
+
+def _ecdsa_verifier(model: ESAlgorithm, public: EllipticCurvePublicKey) -> Callable[[bytes, bytes], bool]:
+    """The same as joserfc's, with what does not change made once: forged tokens are paid for by nobody but us."""
+    algorithm = ECDSA(model.hash_alg())
+    size = (public.curve.key_size + 7) // 8
+
+    def verify(signing_input: bytes, signature: bytes) -> bool:
+        if len(signature) != 2 * size:
+            return False
+        r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")  # RFC 7518 §3.4
+        try:
+            public.verify(encode_dss_signature(r, s), signing_input, algorithm)
+        except InvalidSignature:
+            return False
+        return True
 
     return verify

@@ -16,7 +16,7 @@ def parse(raw: bytes) -> Any:
     """
     try:
         # Decoded here: given bytes, `json` would also take UTF-16, UTF-32 and a byte order mark.
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        return _decode(raw.decode("utf-8"))
     except RecursionError as exc:
         raise ValueError("nested too deep") from exc
 
@@ -30,3 +30,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.loads` with hooks makes a decoder and its scanner each time, which costs more than a token's claims do.
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse).decode

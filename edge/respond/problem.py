@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edge import errors
 from edge.model.http import RawField
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """One kind of problem."""
 
@@ -186,19 +187,20 @@ def _challenge(error: BaseException, row: Row) -> bytes | None:
     return None
 
 
+@lru_cache(maxsize=256)
+def _opening(base: str, row: Row) -> str:
+    """The document up to the decision id; JSON."""
+    members = {"type": base + row.reason, "title": row.title, "status": row.status, "detail": row.detail}
+    return json.dumps(members, separators=(",", ":"))[:-1] + ',"instance":"urn:edge:decision:'
+
+
 def render(error: BaseException, decision_id: str, base: str) -> Problem:
-    """The whole answer to an error. `base` ends in `/`; the reason is appended to make the `type` URI."""
+    """The whole answer to an error. `base` ends in `/`; the reason is appended to make the `type` URI.
+
+    `decision_id` is the recorder's: letters and digits, which JSON takes as they are.
+    """
     row = row_of(error)
-    body = json.dumps(
-        {
-            "type": base + row.reason,
-            "title": row.title,
-            "status": row.status,
-            "detail": row.detail,
-            "instance": f"urn:edge:decision:{decision_id}",
-        },
-        separators=(",", ":"),
-    ).encode("ascii")
+    body = f'{_opening(base, row)}{decision_id}"}}'.encode("ascii")
     fields: list[RawField] = [
         (b"content-type", b"application/problem+json"),
         (b"cache-control", b"no-store"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,6 +62,15 @@ def test_a_key_verifies_what_its_private_half_signed_and_nothing_else() -> None:
     signing_input, signature = segments[0].encode(), urlsafe_b64decode(segments[2] + "==")
     verify = _parse(P256).keys[0].verify
     assert [verify(signing_input, signature), verify(signing_input + b"x", signature)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: s[:-1], lambda s: s + b"\0", lambda s: s[:32] + b"\0" + s[32:], lambda s: b""]
+)
+def test_an_ecdsa_signature_has_one_length(change: Callable[[bytes], bytes]) -> None:
+    header, payload, signature = MINTER.sign(b"{}").split(".")
+    verify = key_set().keys[0].verify
+    assert not verify(f"{header}.{payload}".encode(), change(urlsafe_b64decode(signature + "==")))
 
 
 def test_d4_a_key_is_listed_under_pinned_algorithms_only() -> None:

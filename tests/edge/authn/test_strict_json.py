@@ -21,7 +21,7 @@ def test_usual_json_is_read() -> None:
     [
         (b'{"a": 1, "a": 1}', "a member stands twice"),
         (b'{"x": [{"a": 1, "\\u0061": 2}]}', "a member stands twice"),
-        (b"\xef\xbb\xbf{}", "BOM"),
+        (b"\xef\xbb\xbf{}", "Expecting value"),
         ('{"a": 1}'.encode("utf-16"), "utf-8"),
         ('{"a": 1}'.encode("utf-16-le"), "property name"),
         (b'{"a": NaN}', "NaN"),
