@@ -114,7 +114,10 @@ class DataPlane:
                 await to_disk.fetch()
             answer = await call(self._app, admission, request, peer, body)
             status, content = answer.status, bytes(answer.body)
-            fields = [*outgoing(answer.fields), (b"x-request-id", account.decision_id.encode("ascii"))]
+            fields = [
+                *outgoing(answer.fields, admission.permit.match.route),
+                (b"x-request-id", account.decision_id.encode("ascii")),
+            ]
         except Exception as exc:  # the end of this line: every error becomes its row, an unknown one `internal`
             if not isinstance(exc, EdgeError):
                 shared.report(exc)

@@ -280,7 +280,7 @@ class Exchange:
     ) -> None:
         assert self._admission is not None
         self._status = status
-        answer = outgoing(fields)
+        answer = outgoing(fields, self._admission.permit.match.route)
         answer.append(HSTS)
         answer.append((b"x-request-id", self._account.decision_id.encode("ascii")))
         if self._admission.quotas:

@@ -77,6 +77,21 @@ DnsName = Annotated[
 ]  # fmt: skip
 FieldName = Annotated[str, pattern(r"[A-Za-z0-9-]{1,100}"), Expect("a header name of letters, digits, -", "x-version")]
 FieldValue = Annotated[str, pattern(r"[!-~](?:[ -~]{0,198}[!-~])?"), Expect("printable ASCII", "v2")]
+ANSWER_FIELDS = frozenset((
+    "cache-control", "content-security-policy", "content-security-policy-report-only", "cross-origin-embedder-policy",
+    "cross-origin-opener-policy", "cross-origin-resource-policy", "permissions-policy", "referrer-policy",
+    "x-content-type-options", "x-frame-options",
+))  # fmt: skip
+"""What a route may say about its answers: how browsers and caches treat them, nothing that frames or routes them."""
+FROM_UPSTREAM = "upstream"
+"""In place of a value: the upstream's own field passes."""
+AnswerField = Annotated[
+    str, check(lambda text: None if text in ANSWER_FIELDS else f"known: {', '.join(sorted(ANSWER_FIELDS))}"),
+    Expect("a security header in lower case", "content-security-policy"),
+]  # fmt: skip
+AnswerValue = Annotated[
+    str, pattern(r"[!-~](?:[ -~]{0,3998}[!-~])?"), Expect("printable ASCII, or upstream", "default-src 'self'")
+]
 Methods = Annotated[tuple[Method, ...], Field(min_length=1), Expect("a list of methods", "[GET, POST]")]
 Hosts = Annotated[tuple[Host, ...], Field(min_length=1), Expect("a list of hosts", "[localhost]")]
 Conditions = Annotated[dict[FieldName, FieldValue], Field(max_length=20)]
@@ -142,6 +157,8 @@ class RouteShape(Shape):
     forward_token: bool = False
     """Pass `Authorization` on to the upstream."""
     max_body_bytes: Annotated[int, Field(ge=0, le=1 << 40), Expect("a number of bytes", "1048576")] = 1 << 30
+    answer_headers: dict[AnswerField, AnswerValue] = Field(default_factory=dict)
+    """Said in every answer in place of what the upstream says; by default `x-content-type-options: nosniff`."""
 
 
 class LimitMatchShape(Shape):

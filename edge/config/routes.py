@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from edge.authn import METHODS as AUTHENTICATION
 from edge.config.document import Document, Step
-from edge.config.policy_files import METHODS, RouteShape, parse_endpoint
+from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, parse_endpoint
 from edge.config.services import Grants, Mesh, canonical_hosts, pattern, unknown_host, unserved_host
 from edge.config.shape import fit
 from edge.config.tables import Table
 from edge.errors import Fault
-from edge.model.route import FieldCondition, PathPattern, Route, Segment, Upstream
+from edge.model.http import RawField
+from edge.model.route import NOSNIFF, FieldCondition, PathPattern, Route, Segment, Upstream
 from edge.registry.grant import Grant, is_covered
 from edge.routing.table import overlaps
 
@@ -142,8 +143,15 @@ def _build(document: Document, way: Way, shape: RouteShape, grant: Grant | None,
         encoded_slash=shape.encoded_slash,
         forward_token=shape.forward_token,
         max_body_bytes=shape.max_body_bytes,
+        answer_fields=_answer_fields(shape),
         place=(document.file, *document.place(way)),
     )
+
+
+def _answer_fields(shape: RouteShape) -> tuple[RawField, ...]:
+    wanted = {name.encode("ascii"): value for name, value in shape.answer_headers.items()}
+    said = {NOSNIFF[0]: NOSNIFF[1].decode("ascii")} | wanted
+    return tuple((name, value.encode("ascii")) for name, value in sorted(said.items()) if value != FROM_UPSTREAM)
 
 
 def _outside_grant(document: Document, way: Way, route: Route, grant: Grant, mesh: Mesh) -> Fault | None:

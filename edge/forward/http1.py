@@ -24,6 +24,9 @@ from edge.model.http import RawField
 MAX_HEAD_BYTES = 65_536
 """An answer's head above this is an error: 64 KiB is more than twice what browsers accept."""
 
+MAX_FIELDS = 256
+"""Of an answer; twice what a request may have."""
+
 _NO_BODY_STATUS = frozenset((204, 304))
 
 
@@ -71,6 +74,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep_alive = False
         self._in_trailers = False
         self._is_closed_properly = False
+        self._is_plain = False
+        """Whether the answer's first bytes are the usual ones; else its version is asked for."""
         self._error: UpstreamError | None = None
 
     # -- towards the upstream -------------------------------------------------------------------
@@ -121,6 +126,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         is_head = not self._answer_started
         if is_head:
+            if not self._head_bytes:
+                self._is_plain = data.startswith(b"HTTP/1.1 ")
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -195,9 +202,18 @@ class UpstreamConnection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         self._status = status
+        if not self._is_plain and self._parser.get_http_version() not in ("1.0", "1.1"):
+            self._error = UpstreamProtocolError("upstream-version")  # llhttp takes 0.9 and 2.0 for one of ours
+            return
         if status < 200:
+            self._is_plain = False  # what comes next brings a status line of its own
             if status == 101:
                 self._error = UpstreamProtocolError("upstream-upgrade")
+            elif status < 100:
+                self._error = UpstreamProtocolError("upstream-status")
+            return
+        if status > 599 or len(self._fields) > MAX_FIELDS:
+            self._error = UpstreamProtocolError("upstream-status" if status > 599 else "upstream-field-count")
             return
         content_length: int | None = None
         is_chunked = False

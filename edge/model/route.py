@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from edge.model.http import RawField
+
+NOSNIFF: RawField = (b"x-content-type-options", b"nosniff")
+"""A browser takes an answer for what its `Content-Type` says, and for nothing else."""
+
 
 class Wildcard(Enum):
     """What a pattern segment may be instead of a literal."""
@@ -72,6 +77,8 @@ class Route:
     forward_token: bool = False
     """Pass `Authorization` on to the upstream."""
     max_body_bytes: int = 1 << 30
+    answer_fields: tuple[RawField, ...] = (NOSNIFF,)
+    """What every answer of the route says, in place of what the upstream says; lower-case names."""
     place: tuple[str, int, int] = field(default=("routes.yaml", 1, 1), compare=False)
     """(file, line, column) for messages."""
 

@@ -22,32 +22,19 @@ _ALLOWED_IN_VALUE = bytes(byte for byte in range(256) if byte == 9 or (byte >= 3
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 SINGLE = frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"authorization",
-        b"proxy-authorization",
-        b"content-type",
-        b"content-encoding",
-        b"content-range",
-        b"expect",
-        b"from",
-        b"if-modified-since",
-        b"if-unmodified-since",
-        b"if-range",
-        b"max-forwards",
-        b"origin",
-        b"range",
-        b"referer",
-        b"user-agent",
-        b"date",
-        b"sec-websocket-key",
-        b"sec-websocket-version",
-        b"traceparent",
-    )
+    # What frames the message, and who is asked and asks.
+    b"host content-length transfer-encoding expect authorization proxy-authorization cookie "
+    # About the body.
+    b"content-type content-encoding content-range content-location content-disposition content-md5 last-modified etag "
+    # About the target and the caller.
+    b"date from if-modified-since if-unmodified-since if-range max-forwards origin range referer user-agent "
+    b"upgrade-insecure-requests idempotency-key dpop traceparent x-requested-with x-api-key x-csrf-token x-xsrf-token "
+    b"access-control-request-method sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user "
+    b"sec-websocket-key sec-websocket-version".split()
 )
-"""Fields defined as a single value: two of them are two readings of one request (RFC 9110 §5.3)."""
+"""Fields of one value: two of them are two readings of one request, since some servers take the first and some the last (RFC
+9110 §5.3, attacks A8). Every other field is a list, or nothing that decides: its lines pass in their order. `Cookie` is here
+by RFC 6265 §5.4; the crumbs of HTTP/2 are joined before (RFC 9113 §8.2.3)."""
 
 # Names seen before, so that the usual request pays one set lookup a field. Bounded: a flood of odd names cannot grow it.
 _known_names: set[bytes] = set(SINGLE)

@@ -12,6 +12,9 @@ from edge.parse.target import canonical_host, canonicalize
 MAX_TARGET_BYTES = 8192
 """RFC 9110 §4.1 recommends to support at least 8000 octets."""
 
+MAX_QUERY_PARAMETERS = 512
+"""Upstreams that make a table of them pay for each one (attacks C4, CVE-2026-39825)."""
+
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """All that a route may name. TRACE reflects credentials and CONNECT opens tunnels; matching is case-sensitive."""
 
@@ -36,6 +39,10 @@ def build(method: str, raw_target: bytes, protocol: str, fields: tuple[RawField,
         raise MalformedRequest("upgrade-with-body")
     host, authority = _host(framing.raw_host)
     target = canonicalize(raw_target, encoded_slash=True)
+    if target.has_query:
+        raw_query = target.raw_query
+        if raw_query.count(b"&") + raw_query.count(b";") >= MAX_QUERY_PARAMETERS:  # some servers split at `;` too
+            raise UriTooLong("query-parameters")
     return (
         Request(
             method=method,

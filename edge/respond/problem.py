@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from edge import errors
 from edge.model.http import RawField
+from edge.model.route import NOSNIFF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,6 +205,7 @@ def render(error: BaseException, decision_id: str, base: str) -> Problem:
     fields: list[RawField] = [
         (b"content-type", b"application/problem+json"),
         (b"cache-control", b"no-store"),
+        NOSNIFF,
         (b"x-request-id", decision_id.encode("ascii")),
     ]
     challenge = _challenge(error, row)

@@ -45,6 +45,7 @@ routes:
     encoded_slash: true
     forward_token: true
     max_body_bytes: 10
+    answer_headers: {x-frame-options: DENY, content-security-policy: "default-src 'self'"}
 """
     (route,) = parse(sources(policies={"services.yaml": SERVICES, "routes.yaml": text})).routes
     assert route.hosts == ("localhost",)
@@ -52,6 +53,37 @@ routes:
     assert route.query == (FieldCondition("a", "b"),)
     assert route.upstream.endpoints == (("::1", 80), ("orders.internal", 9101))
     assert (route.upstream.strip_prefix, route.upstream.timeout_s, route.max_body_bytes) == ("/orders", 2.5, 10)
+
+    assert route.answer_fields == (
+        (b"content-security-policy", b"default-src 'self'"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+    )
+
+
+def test_the_safe_default_of_an_answer_goes_only_where_it_is_written() -> None:
+    text = """
+routes: [{name: r, match: {path: "/**"}, upstream: {service: open}, auth: [jwt],
+          answer_headers: {x-content-type-options: upstream}}]
+"""
+    (route,) = parse(sources(policies={"services.yaml": SERVICES, "routes.yaml": text})).routes
+    assert route.answer_fields == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ("set-cookie: a=b", "wrong-value"),
+        ("content-length: '1'", "wrong-value"),
+        ("strict-transport-security: max-age=0", "wrong-value"),
+        ("X-Frame-Options: DENY", "wrong-value"),
+        ('x-frame-options: "DENY\\r\\nSet-Cookie: a=b"', "wrong-value"),
+        ('x-frame-options: ""', "wrong-value"),
+    ],
+)
+def test_a_route_says_nothing_else_about_its_answers(written: str, rule: str) -> None:
+    (fault,) = said(entry('path: "/**"', rest=f"auth: [jwt], answer_headers: {{{written}}}"))
+    assert f": {rule}: " in fault
 
 
 X, ORDERS = 'path: "/x"', 'path: "/orders/**", methods: [GET], hosts: [localhost]'

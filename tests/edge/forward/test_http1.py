@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.http1 import MAX_HEAD_BYTES, UpstreamConnection
+from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, UpstreamConnection
 from edge.model.http import RawField
 
 Event = tuple[object, ...]
@@ -180,6 +180,32 @@ def test_an_unrequested_upgrade_is_an_error_C3() -> None:
 def test_interim_answers_are_passed_over() -> None:
     case = Case().receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
     assert [e for e in case.heard.events if e[0] == "head"] == [("head", 200, 5, True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (b"HTTP/2.0 200 OK", "upstream-version"),
+        (b"HTTP/0.9 200 OK", "upstream-version"),
+        (b"HTTP/2.0 103 Early Hints", "upstream-version"),
+        (b"HTTP/1.1 000 Nothing", "upstream-status"),
+        (b"HTTP/1.1 099 Less", "upstream-status"),
+        (b"HTTP/1.1 600 More", "upstream-status"),
+        (b"HTTP/1.1 999 Most", "upstream-status"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_status_lines_of_no_http_are_not_passed_on_C1(line: bytes, rule: str, before: bytes, pieces: int) -> None:
+    case = Case().receive(before + line + b"\r\nContent-Length: 5\r\n\r\nhello", pieces=pieces)
+    assert case.failure == (UpstreamProtocolError, rule)
+    assert case.wire.aborted
+
+
+def test_an_answer_of_too_many_fields_is_not_passed_on() -> None:
+    assert Case().receive(OK.replace(b"X-A: b", b"\r\n".join([b"X-A: b"] * (MAX_FIELDS - 1)))).heard.body == b"hello"
+    case = Case().receive(OK.replace(b"X-A: b", b"\r\n".join([b"X-A: b"] * MAX_FIELDS)))
+    assert case.failure == (UpstreamProtocolError, "upstream-field-count")
 
 
 def test_an_endless_head_is_cut() -> None:

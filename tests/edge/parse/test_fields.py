@@ -50,6 +50,11 @@ def test_a_singleton_that_stands_twice_is_refused_A8(name: bytes) -> None:
     assert rule_of((name, b"1"), (name, b"1")) == "field-repeated"
 
 
+@pytest.mark.parametrize("name", [b"accept", b"if-none-match", b"cache-control", b"forwarded", b"x-anything", b"via"])
+def test_a_list_may_come_in_several_lines_A8(name: bytes) -> None:
+    inspect((HOST, (name, b"1"), (name, b"2")), "1.1")
+
+
 def test_two_hosts_are_refused_even_if_equal_A11() -> None:
     assert rule_of(HOST) == "field-repeated"
 

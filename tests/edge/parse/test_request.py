@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.errors import MalformedRequest, Refusal, UriTooLong
-from edge.parse.request import MAX_TARGET_BYTES, build
+from edge.parse.request import MAX_QUERY_PARAMETERS, MAX_TARGET_BYTES, build
 
 HOST = (b"host", b"LocalHost:8443")
 
@@ -42,6 +42,15 @@ def test_a_missing_host_is_refused() -> None:
 def test_a_long_target_is_414() -> None:
     with pytest.raises(UriTooLong):
         build("GET", b"/" + b"a" * MAX_TARGET_BYTES, "1.1", (HOST,))
+
+
+@pytest.mark.parametrize("mark", [b"&", b";", b"&;"])
+def test_more_parameters_than_an_upstream_should_have_to_count_are_414_C4(mark: bytes) -> None:
+    within = mark.join([b"a"] * ((MAX_QUERY_PARAMETERS - 1) // len(mark) + 1))
+    assert build("GET", b"/?" + within, "1.1", (HOST,))[0].raw_query == within
+    with pytest.raises(UriTooLong) as caught:
+        build("GET", b"/?" + within + b"&a" * len(mark), "1.1", (HOST,))
+    assert caught.value.rule == "query-parameters"
 
 
 @pytest.mark.parametrize("framing", [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")])

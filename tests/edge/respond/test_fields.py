@@ -1,0 +1,46 @@
+"""What of an upstream's answer the downstream may see."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.model.http import RawField
+from edge.model.route import NOSNIFF, PathPattern, Route, Upstream
+from edge.respond.fields import outgoing
+
+
+def route(*said: RawField) -> Route:
+    upstream = Upstream("orders", "spiffe://mesh.internal/svc/orders")
+    return Route("r", PathPattern("/", ("",)), (), ("GET",), upstream, ("jwt",), answer_fields=said)
+
+
+def left(*fields: RawField) -> list[RawField]:
+    return outgoing(fields, route())
+
+
+@pytest.mark.parametrize("name", [b"connection", b"transfer-encoding", b"content-length", b"server", b"via", b"alt-svc",
+                                  b"x-powered-by", b"strict-transport-security", b"x-accel-redirect"])  # fmt: skip
+def test_hop_framing_and_the_inside_stay_here(name: bytes) -> None:
+    assert left((name, b"close"), (b"etag", b'"1"')) == [(b"etag", b'"1"')]
+
+
+@pytest.mark.parametrize(
+    "name", [b"edge-assertion", b"x-auth-subject", b"forwarded", b"x-forwarded-for", b"x-request-id"]
+)
+def test_what_the_gateway_told_the_upstream_is_not_told_to_the_client(name: bytes) -> None:
+    assert left((name, b"spiffe://mesh.internal/svc/a")) == []
+
+
+def test_nominated_fields_belong_to_the_hop_B4() -> None:
+    assert left((b"connection", b"X-Hop , close"), (b"x-hop", b"1"), (b"x-kept", b"1")) == [(b"x-kept", b"1")]
+
+
+def test_what_the_route_says_stands_in_place_of_the_upstream_s() -> None:
+    policy = (b"content-security-policy", b"default-src 'self'")
+    fields = [(b"content-security-policy", b"script-src *"), (b"x-content-type-options", b"sniff"), (b"etag", b"1")]
+    assert outgoing(fields, route(NOSNIFF, policy)) == [(b"etag", b"1"), NOSNIFF, policy]
+
+
+def test_repeated_fields_keep_their_order() -> None:
+    cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert left(*cookies) == cookies
