@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.e2e.whole_gateway import Gateway
+from tests.wire.h2_client import Fields
+from tests.wire.rig import Listening
+from tests.wire.speaker import LOST, Http1Speaker, Speaker
 
 
 @dataclass(frozen=True)
@@ -18,37 +20,44 @@ class Call:
     ended_s: float
     decision: str
     status: int
-    body: str
+    body: bytes
 
 
 class Load:
     """Each caller has a connection of its own, and pauses between two requests."""
 
-    def __init__(self, gateway: Gateway, callers: int = 4, *, pause_s: float = 0) -> None:
+    def __init__(
+        self,
+        gateway: Listening,
+        callers: int = 4,
+        *,
+        pause_s: float = 0,
+        speaks: Callable[[Listening], Speaker] = Http1Speaker,
+        fields: Fields = (),
+    ) -> None:
         self.calls: list[Call] = []
         self.failures: list[str] = []
         self._gateway = gateway
         self._pause_s = pause_s
+        self._speaks = speaks
+        self._fields = fields
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
         for thread in self._threads:
             thread.start()
 
     def _call(self) -> None:
-        connection = self._gateway.connect(5)
+        speaker = self._speaks(self._gateway)
         while not self._stop.wait(self._pause_s):
             began_s = time.monotonic()
             try:
-                connection.request("GET", "/orders/7")
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                decision = answer.headers["x-request-id"]
-            except (OSError, http.client.HTTPException) as exc:
-                connection.close()
+                answer = speaker.ask(fields=self._fields)
+            except LOST as exc:
                 self.failures.append(repr(exc))
                 continue
-            self.calls.append(Call(began_s, time.monotonic(), decision, answer.status, body))
-        connection.close()
+            decision = answer.fields["x-request-id"]
+            self.calls.append(Call(began_s, time.monotonic(), decision, answer.status, answer.body))
+        speaker.close()
 
     def count(self, status: int) -> int:
         return sum(call.status == status for call in list(self.calls))

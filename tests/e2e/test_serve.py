@@ -73,7 +73,7 @@ def test_killed_child_is_replaced_under_load_and_no_answer_is_missing_in_the_log
     load.end()
     assert gateway.stop() == 0
     assert {call.status for call in load.calls} <= {200, 503}
-    assert all("not-recordable" in call.body for call in load.calls if call.status == 503)
+    assert all(b"not-recordable" in call.body for call in load.calls if call.status == 503)
     records(directory)
     leaves = {leaf["event.id"]: leaf for leaf in requests_in_log(directory)}
     for call in load.calls:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +43,11 @@ class Upstream:
         self.let = threading.Event()
         """Cleared: whole requests wait for their answers."""
         self.let.set()
+        self.go_on = threading.Event()
+        """Cleared: an answer stops at the word `WAIT` in it."""
+        self.go_on.set()
+        self.given_up = threading.Semaphore(0)
+        """Released when the gateway leaves a request that waits."""
         self.asked = threading.Semaphore(0)
         """Released once for every whole request."""
         self.reads = threading.Event()
@@ -92,7 +99,8 @@ class Upstream:
                     while (message := complete_message(buffer)) is not None:
                         request, buffer = buffer[:message], buffer[message:]
                         self.asked.release()
-                        self.let.wait(10)
+                        if not self._may_go_on(self.let, tls):
+                            return
                         answer = self.by_target.get(request.split(b" ", 2)[1])
                         if answer is None:
                             answer = self.answers.pop(0) if self.answers else OK
@@ -101,6 +109,11 @@ class Upstream:
                             answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
                         body, close, _ = answer.partition(b"CLOSE")
                         body, cut, _ = body.partition(b"CUT")
+                        while b"WAIT" in body:
+                            first, _, body = body.partition(b"WAIT")
+                            tls.sendall(first)
+                            if not self._may_go_on(self.go_on, tls):
+                                return
                         tls.sendall(body)
                         if close:
                             tls.unwrap()
@@ -110,6 +123,15 @@ class Upstream:
             pass
         finally:
             self._open.discard(tls)
+
+    def _may_go_on(self, gate: threading.Event, tls: socket.socket) -> bool:
+        """False when the gateway hung up before the gate opened."""
+        end = time.monotonic() + 10
+        while not gate.wait(0.01) and time.monotonic() < end:
+            if select.select([tls], [], [], 0)[0]:
+                self.given_up.release()
+                return False
+        return True
 
     def clear(self) -> None:
         with self._lock:
@@ -128,6 +150,7 @@ class Upstream:
 
     def close(self) -> None:
         self.let.set()
+        self.go_on.set()
         self.stop()
 
 

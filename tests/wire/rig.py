@@ -165,6 +165,11 @@ class Client:
                 body, self._buffer = self._buffer, b""
                 return body
 
+    def read_until(self, marker: bytes) -> None:
+        """Read of an answer until this has come; an EOFError when the gateway closes instead."""
+        while marker not in self._buffer:
+            self._fill()
+
     def _fill(self) -> None:
         piece = self.tls.recv(65536)
         if not piece:
