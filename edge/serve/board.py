@@ -110,6 +110,11 @@ class Board:
         if row is not None:
             row.memory.cast("Q")[Gauge.PID] = 0
 
+    def beat_ns(self, number: int) -> int:
+        """When process `number` last said how it is; 0 before it served, or when it is gone."""
+        row = self._taken.get(number)
+        return gauge(row.memory, Gauge.UPDATED_NS) if row is not None else 0
+
     def live(self) -> list[Row]:
         """Rows of the processes that serve."""
         return [row for row in self.rows if row.is_live]

@@ -152,10 +152,10 @@ def collect(pid: int) -> Exit | None:
     return Exit(pid, os.waitstatus_to_exitcode(status)) if found else None
 
 
-def kill(pid: int) -> None:
-    """SIGKILL to a child that was not collected yet (so the number cannot belong to anybody else)."""
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """A deadly signal to a child that was not collected yet (so the number cannot belong to anybody else)."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
@@ -200,6 +200,11 @@ class Nursery:
         """SIGKILL; its owner is told through `reap` as of any other end. Harmless for one that was collected."""
         if pid in self._alive:
             kill(pid)
+
+    def abort(self, pid: int) -> None:
+        """SIGABRT: it may still say where it was. Harmless for one that was collected."""
+        if pid in self._alive:
+            kill(pid, signal.SIGABRT)
 
     @property
     def processes(self) -> tuple[tuple[str, int], ...]:

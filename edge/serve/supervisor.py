@@ -50,6 +50,7 @@ from edge.serve.service_manager import ServiceManager
 from edge.serve.status import Status, collect
 from edge.serve.store import EmbeddedStore
 from edge.serve.watch import Watcher
+from edge.serve.watchdog import Watchdog
 
 _STORE_WITHIN_S = 10.0
 _NOTARY_WITHIN_S = 60.0
@@ -286,6 +287,8 @@ class Supervisor:
         watcher.watch(watched_files(current.sources))
         if not self._reactor.run_until(lambda: watcher.is_armed or self._stops > 0, _WATCH_WITHIN_S):
             self._report.warning("edits are not noticed yet; `edge reload` and SIGHUP work")
+        assert self._board is not None
+        Watchdog(self._reactor, self._nursery, self._board, self._pool, self._report)
         self._renewal.each_hour(self._current_outline, self._reload.request)
 
     def _current_outline(self) -> Outline:

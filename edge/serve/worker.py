@@ -9,6 +9,7 @@ left to the supervisor, which then tells. EOF of the supervisor's socket ends it
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import pickle
 import signal
@@ -34,6 +35,7 @@ def run(boot: Boot) -> int:
     """The body of the child; the result is its exit code (design §7)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     boot.report.adopt_logging()
+    faulthandler.enable()  # should the loop hang, the watchdog's SIGABRT shows where: files and lines, no values
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_main(boot))
 
