@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Protocol
 
 from edge.model.identity import Peer
@@ -14,6 +15,7 @@ class Transport(Protocol):
     def get_extra_info(self, name: str, default: object = None) -> object: ...
 
 
+@lru_cache(maxsize=4096)
 def prefix_of(ip: str) -> str:
     """What budgets are kept by: an IPv4 address, or the /64 of an IPv6 address, which one customer usually has whole."""
     address = ipaddress.ip_address(ip.partition("%")[0])

@@ -195,6 +195,23 @@ def _opening(base: str, row: Row) -> str:
     return json.dumps(members, separators=(",", ":"))[:-1] + ',"instance":"urn:edge:decision:'
 
 
+@lru_cache(maxsize=256)
+def _fields(row: Row, challenge: bytes | None) -> tuple[RawField, ...]:
+    """What all answers of a row say."""
+    fields: list[RawField] = [
+        (b"content-type", b"application/problem+json"),
+        (b"cache-control", b"no-store"),
+        NOSNIFF,
+    ]
+    if challenge is not None:
+        fields.append((b"www-authenticate", challenge))
+    if row.status == 503:
+        fields.append((b"retry-after", b"1"))
+    if row.proxy_error is not None:
+        fields.append((b"proxy-status", b"edge; error=%b" % row.proxy_error.encode("ascii")))
+    return tuple(fields)
+
+
 def render(error: BaseException, decision_id: str, base: str) -> Problem:
     """The whole answer to an error. `base` ends in `/`; the reason is appended to make the `type` URI.
 
@@ -202,21 +219,9 @@ def render(error: BaseException, decision_id: str, base: str) -> Problem:
     """
     row = row_of(error)
     body = f'{_opening(base, row)}{decision_id}"}}'.encode("ascii")
-    fields: list[RawField] = [
-        (b"content-type", b"application/problem+json"),
-        (b"cache-control", b"no-store"),
-        NOSNIFF,
-        (b"x-request-id", decision_id.encode("ascii")),
-    ]
-    challenge = _challenge(error, row)
-    if challenge is not None:
-        fields.append((b"www-authenticate", challenge))
+    fields = (*_fields(row, _challenge(error, row)), (b"x-request-id", decision_id.encode("ascii")))
     if isinstance(error, errors.MethodNotAllowed):
-        fields.append((b"allow", ", ".join(error.allow).encode("ascii")))
-    if isinstance(error, errors.QuotaExceeded):
-        fields.append((b"retry-after", b"%d" % error.exhausted.retry_after_s))
-    elif row.status in (429, 503):
-        fields.append((b"retry-after", b"1"))
-    if row.proxy_error is not None:
-        fields.append((b"proxy-status", b"edge; error=%b" % row.proxy_error.encode("ascii")))
-    return Problem(row, tuple(fields), body)
+        fields = (*fields, (b"allow", ", ".join(error.allow).encode("ascii")))
+    elif isinstance(error, errors.QuotaExceeded):
+        fields = (*fields, (b"retry-after", b"%d" % error.exhausted.retry_after_s))
+    return Problem(row, fields, body)
