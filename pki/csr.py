@@ -18,16 +18,17 @@ from pki.errors import CsrRejected
 _MAX_BYTES = 16 << 10
 
 
-def public_key(pem: bytes, *, names: Iterable[str]) -> ec.EllipticCurvePublicKey:
-    """The public key of a PEM request; `names` are all names the certificate will have (SPIFFE ID included).
+def public_key(raw: bytes, *, names: Iterable[str]) -> ec.EllipticCurvePublicKey:
+    """The public key of a request in PEM or DER; `names` are all names the certificate will have (SPIFFE ID included).
 
     Raises:
         CsrRejected: with the rule that is broken.
     """
-    if len(pem) > _MAX_BYTES:
+    if len(raw) > _MAX_BYTES:
         raise CsrRejected("csr-malformed", f"larger than {_MAX_BYTES} bytes")
     try:
-        request = x509.load_pem_x509_csr(pem)
+        load = x509.load_pem_x509_csr if raw.lstrip().startswith(b"-----") else x509.load_der_x509_csr
+        request = load(raw)
         key = request.public_key()
         extensions = list(request.extensions)
         asked = {str(cn.value) for cn in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}

@@ -5,6 +5,7 @@ PkiError
 ├── BundleError            a bundle of trust anchors cannot be read or is not one
 ├── SvidRejected           a presented certificate chain does not prove the identity (a rule of `svid.RULES`)
 ├── IssueRefused           the authority's rules do not allow this certificate            (issue-cert exit 3)
+├── StatusRejected         a revocation set or heartbeat is not the authority's
 ├── CsrRejected            the signing request itself is bad                              (issue-cert exit 6)
 ├── MaterialRejected       what a gateway should be added with is not whole, not valid, or not a gateway's
 ├── AuthorityLocked        no or wrong passphrase, locked by another process, expired, or missing   (exit 4)
@@ -48,6 +49,10 @@ class SvidRejected(RuledPkiError):
 
 class IssueRefused(RuledPkiError):
     """The authority does not issue this: names, role, lifetime or key are outside what is allowed."""
+
+
+class StatusRejected(RuledPkiError):
+    """A revocation set or a heartbeat is malformed, not signed for a trusted root, or of another trust domain."""
 
 
 class CsrRejected(RuledPkiError):

@@ -1,10 +1,10 @@
 """The mini-CA on disk: made once, opened for each use, one user at a time.
 
     state/ca/                 0700
-      root.pem                the root's certificate (P-384)
+      root.pem                the root's certificate (P-384); more than one while it is being replaced, the first signs
       root.key                keyring (`io_keys`) with the root's key; its passphrase is needed to make intermediates only
-      issuing.key             keyring with the keys svc, gw, op, edge and log, under a second passphrase
-      svc.pem gw.pem op.pem edge.pem    the role's intermediates, newest first
+      issuing.key             keyring with the keys svc, gw, op, edge, status and log, under a second passphrase
+      svc.pem gw.pem op.pem edge.pem status.pem    the role's certificates; the first signs, the others are still trusted
       record.sqlite log/ log.head       the record (`io_record`)
       lock                    flock: who opens the authority holds it
       *.passphrase            0600; only where the authority was made for unattended use
@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -41,11 +41,12 @@ from pki.errors import (
     SelfCheckFailed,
     SvidRejected,
 )
-from pki.io_create import create, key_name, sign_intermediate, spki_sha256
+from pki.io_create import create, key_name, sign_signer, spki_sha256
 from pki.io_files import lock, private_directory, read_public, write_private
 from pki.io_keys import Keyring, Passphrases, make_ec
 from pki.io_record import Intent, Record
-from pki.issue import ISSUER_ROLES, IssueRequest, IssuerRole, LeafNames, NameSpace
+from pki.issue import SIGNER_ROLES, IssueRequest, IssuerRole, LeafNames, NameSpace, SignerRole
+from pki.revocation import StatusSigner
 from pki.spiffe import SpiffeId
 
 __all__ = ["Authority", "Issued", "Progress", "create"]
@@ -92,19 +93,21 @@ class Authority:
     def __init__(
         self,
         directory: Path,
-        root: x509.Certificate,
-        intermediates: dict[IssuerRole, tuple[x509.Certificate, ...]],
+        roots: tuple[x509.Certificate, ...],
+        signers: dict[SignerRole, tuple[x509.Certificate, ...]],
         keyring: Keyring,
         record: Record,
         lock_descriptor: int,
     ):
-        self._directory = directory
-        self._root = root
-        self._intermediates = intermediates
+        self.directory = directory
+        self.roots = roots
+        """The first signs; the others are on their way in or out."""
+        self.signers = signers
+        """What the roots signed, by role; the first signs, the others are on their way in or out."""
+        self.record = record
         self._keyring = keyring
-        self._record = record
         self._lock = lock_descriptor
-        self.trust_domain = _organization(root)
+        self.trust_domain = _organization(roots[0])
 
     @classmethod
     def open(
@@ -123,17 +126,17 @@ class Authority:
         with ExitStack() as held:
             descriptor = lock(directory / "lock", wait_s=lock_wait_s)
             held.callback(os.close, descriptor)
-            root = _certificates(directory / "root.pem")[0]
-            intermediates = {role: _certificates(directory / f"{role}.pem") for role in ISSUER_ROLES}
+            roots = _certificates(directory / "root.pem")
+            signers = {role: _certificates(directory / f"{role}.pem") for role in SIGNER_ROLES}
             keyring = Keyring.open(directory / "issuing.key", passphrases.find("issuing"))
             log_key = keyring.key("log")
             assert isinstance(log_key, ed25519.Ed25519PrivateKey)
-            record = Record.open(directory, origin=f"{_organization(root)}/ca", key=log_key, now=now)
+            record = Record.open(directory, origin=f"{_organization(roots[0])}/ca", key=log_key, now=now)
             held.pop_all()  # from here on the object owns both
-        return cls(directory, root, intermediates, keyring, record, descriptor)
+        return cls(directory, roots, signers, keyring, record, descriptor)
 
     def close(self) -> None:
-        self._record.close()
+        self.record.close()
         os.close(self._lock)
 
     def __enter__(self) -> Authority:
@@ -145,16 +148,16 @@ class Authority:
     @property
     def root_sha256(self) -> str:
         """Fingerprint of the root's certificate, hex; what a joining machine pins."""
-        return sha256(self._root.public_bytes(Encoding.DER)).hexdigest()
+        return sha256(self.roots[0].public_bytes(Encoding.DER)).hexdigest()
 
     def bundle_pem(self, *, roles: Iterable[IssuerRole] = ()) -> bytes:
-        """The root, and the intermediates of `roles` behind it. `edge` never belongs into a bundle for upstreams."""
-        certificates = [self._root, *(c for role in roles for c in self._intermediates[role])]
+        """The roots, and the intermediates of `roles` behind them. `edge` never belongs into a bundle for upstreams."""
+        certificates = [*self.roots, *(c for role in roles for c in self.signers[role])]
         return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
     def space(self, role: IssuerRole) -> NameSpace:
         """The names below the role's current intermediate, as its certificate says."""
-        constraints = self._intermediates[role][0].extensions.get_extension_for_class(x509.NameConstraints).value
+        constraints = self.signers[role][0].extensions.get_extension_for_class(x509.NameConstraints).value
         texts = [str(name.value).partition("/")[0] for name in constraints.permitted_subtrees or ()]
         return issue.name_space(texts)
 
@@ -162,39 +165,39 @@ class Authority:
         """Issue one leaf, in the order the head of this file gives.
 
         Raises:
-            IssueRefused: not within the role's rules (recorded).
+            IssueRefused: not within the role's rules, or the token is spent (recorded).
             NotRecorded: could not be recorded; nothing was handed out.
             SelfCheckFailed: the new leaf does not verify; it is revoked.
         """
         now = now.replace(microsecond=0)
-        issuer = self._intermediates[request.role][0]
+        issuer = self.signers[request.role][0]
         serial = x509.random_serial_number()
         try:
             names = issue.leaf_names(request, trust_domain=self.trust_domain, space=self.space(request.role))
             self._check_key_is_free(request)
             template = issue.leaf_template(request, names, issuer, serial, now)
+            key = self.key(request.role, issuer)
+            not_after = min(now + request.life, issuer.not_valid_after_utc)
+            intent = Intent(
+                serial=serial,
+                issuer_sha256=spki_sha256(key.public_key()).hex(),
+                role=request.role,
+                name=request.name,
+                names=names.all(),
+                spki_sha256=spki_sha256(request.public_key).hex(),
+                not_after=not_after,
+                requester=request.requester,
+            )
+            number, intent_index = self.record.intend(intent, now, request.token_sha256)
         except IssueRefused as refused:
             self.refuse(request.role, request.name, refused, now, requester=request.requester)
             raise
-        key = self._keyring.ec_key(key_name(request.role, issuer))  # its name holds the key's digest (attack P22)
-        not_after = min(now + request.life, issuer.not_valid_after_utc)
-        intent = Intent(
-            serial=serial,
-            issuer_sha256=spki_sha256(key.public_key()).hex(),
-            role=request.role,
-            name=request.name,
-            names=names.all(),
-            spki_sha256=spki_sha256(request.public_key).hex(),
-            not_after=not_after,
-            requester=request.requester,
-        )
-        number, intent_index = self._record.intend(intent, now)
         progress("recorded", f"issuance #{number}, log index {intent_index}")
         certificate = template.sign(key, SHA256())
         leaf = certificate.public_bytes(Encoding.DER)
         progress("signed", f"serial {serial:x}, valid until {not_after:%Y-%m-%dT%H:%M:%SZ}")
         self._self_check(number, request, names, leaf, issuer, now)
-        logged = self._record.issued(number, intent, leaf, sha256(leaf).hexdigest(), now)
+        logged = self.record.issued(number, intent, leaf, sha256(leaf).hexdigest(), now)
         progress("verified", "chain, identity and key match")
         leaf_pem = certificate.public_bytes(Encoding.PEM)
         return Issued(
@@ -223,43 +226,77 @@ class Authority:
             NotRecorded: it could not be written.
         """
         facts = {"pki.role": role, "pki.name": name[:256], "pki.requester": requester}
-        self._record.refused({**facts, "event.reason": refused.rule, "error.message": refused.detail[:512]}, now)
+        self.record.refused({**facts, "event.reason": refused.rule, "error.message": refused.detail[:512]}, now)
 
     def renew_intermediate(
-        self, role: IssuerRole, passphrases: Passphrases, now: datetime, *, space: NameSpace | None = None
+        self, role: SignerRole, passphrases: Passphrases, now: datetime, *, space: NameSpace | None = None
     ) -> None:
-        """Put a new intermediate before the role's present one; `space` changes its names. Needs the root's passphrase.
+        """Put a new intermediate, or status signer, before the role's present one; `space` changes its names.
+
+        Needs the root's passphrase.
 
         Raises:
             AuthorityLocked: no or wrong passphrase.
             NotRecorded: could not be recorded; the old intermediate stays.
         """
         now = now.replace(microsecond=0)
-        root_key = Keyring.open(self._directory / "root.key", passphrases.find("root")).ec_key("root")
+        root_key = Keyring.open(self.directory / "root.key", passphrases.find("root")).ec_key(
+            key_name("root", self.roots[0])
+        )
+        if role != "status":
+            space = space or self.space(role)
         key = make_ec("p256")
-        certificate = sign_intermediate(role, key, self._root, root_key, space or self.space(role), self._record, now)
-        # Key first: an intermediate whose key is missing would stop issuing, an unused key stops nothing.
-        name = key_name(role, certificate)
-        write_private(self._directory / "issuing.key", self._keyring.with_key(name, key), replace=True)
-        self._keyring = Keyring.open(self._directory / "issuing.key", passphrases.find("issuing"))
-        current = (certificate, *(c for c in self._intermediates[role] if c.not_valid_after_utc > now))
-        pem = b"".join(c.public_bytes(Encoding.PEM) for c in current)
-        write_private(self._directory / f"{role}.pem", pem, replace=True)
-        self._intermediates[role] = current
+        certificate = sign_signer(role, key, self.roots[0], root_key, space, self.record, now)
+        self.add_key(role, certificate, key)
+        self.set_signers(role, (certificate, *(c for c in self.signers[role] if c.not_valid_after_utc > now)))
 
-    def intermediate_renewal_due(self, role: IssuerRole, now: datetime) -> bool:
+    def key(self, role: SignerRole, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+        """The key of one of `signers`; its name holds the key's digest, so that none signs for another (attack P22).
+
+        Raises:
+            AuthorityLocked: there is none.
+        """
+        return self._keyring.ec_key(key_name(role, certificate))
+
+    def add_key(self, role: SignerRole, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        """Keep a signer's key. Before its certificate: one whose key is missing would stop issuing, an unused key
+        stops nothing."""
+        raw = self._keyring.with_key(key_name(role, certificate), key)
+        write_private(self.directory / "issuing.key", raw, replace=True)
+        self._keyring = self._keyring.reopened(raw)
+
+    def set_signers(self, role: SignerRole, certificates: tuple[x509.Certificate, ...]) -> None:
+        """Which certificates of a role there are; the first signs."""
+        pem = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+        write_private(self.directory / f"{role}.pem", pem, replace=True)
+        self.signers[role] = certificates
+
+    def status_signer(self) -> StatusSigner:
+        """Who signs revocation sets.
+
+        Raises:
+            AuthorityLocked: its key is missing.
+        """
+        certificate = self.signers["status"][0]
+        return StatusSigner(self.key("status", certificate), certificate)
+
+    def intermediate_renewal_due(self, role: SignerRole, now: datetime) -> bool:
         """Past two thirds of its life: leaves would soon be cut short by it."""
-        current = self._intermediates[role][0]
+        current = self.signers[role][0]
         return now >= issue.renew_at(current.not_valid_before_utc, current.not_valid_after_utc)
 
     def _check_key_is_free(self, request: IssueRequest) -> None:
         public = request.public_key
-        authorities = [self._root, *(c for chain in self._intermediates.values() for c in chain)]
+        authorities = [*self.roots, *(c for chain in self.signers.values() for c in chain)]
         if any(certificate.public_key() == public for certificate in authorities):
             raise IssueRefused("key-reuse", "the key is one of the authority's own")
-        owner = self._record.key_owner(spki_sha256(public).hex())
-        if owner is not None and owner != (request.role, request.name):
-            raise IssueRefused("key-reuse", f"the key was certified for {'/'.join(owner)}; make a new one")
+        with self.record.rows() as rows:
+            held = rows.key_holders(spki_sha256(public).hex())
+        for each in held:
+            if (each.role, each.name) != (request.role, request.name):
+                raise IssueRefused("key-reuse", f"the key was certified for {each.role}/{each.name}; make a new one")
+            if each.reason == "keyCompromise":
+                raise IssueRefused("key-reuse", "the key was revoked as compromised; make a new one")
 
     def _self_check(
         self,
@@ -271,7 +308,7 @@ class Authority:
         now: datetime,
     ) -> None:
         chain = [leaf, issuer.public_bytes(Encoding.DER)]
-        anchors = [self._root.public_bytes(Encoding.DER)]
+        anchors = [root.public_bytes(Encoding.DER) for root in self.roots]
         issuers: dict[str, frozenset[bytes]] = {request.role: frozenset({spki_sha256(issuer.public_key())})}
         try:
             if names.spiffe_id is None:
@@ -284,7 +321,7 @@ class Authority:
                 )
         except SvidRejected as rejected:
             serial = x509.load_der_x509_certificate(leaf).serial_number
-            self._record.revoked(number, f"{serial:x}", "self-check", now)
+            self.record.revoked(number, serial, "self-check", now)
             raise SelfCheckFailed(f"the new certificate does not verify ({rejected}); it was revoked") from rejected
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -22,7 +23,7 @@ from pki.errors import IssueRefused, WouldOverwrite
 from pki.io_files import private_directory, sync_directory, write_private
 from pki.io_keys import COST, Cost, make_ec, make_ed25519, seal
 from pki.io_record import Intent, Record
-from pki.issue import ISSUER_ROLES, IssuerRole, NameSpace
+from pki.issue import ISSUER_ROLES, SIGNER_ROLES, IssuerRole, NameSpace, SignerRole
 from pki.spiffe import check_trust_domain
 
 
@@ -66,7 +67,7 @@ def create(
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def key_name(role: IssuerRole, certificate: x509.Certificate) -> str:
+def key_name(role: SignerRole | Literal["root"], certificate: x509.Certificate) -> str:
     """The keyring's name of an intermediate's key: role and the first bytes of the key's digest."""
     return f"{role}-{spki_sha256(certificate.public_key()).hex()[:16]}"
 
@@ -82,46 +83,56 @@ def _fill(
     log_key = make_ed25519()
     record = Record.open(stage, origin=f"{trust_domain}/ca", key=log_key, now=now)
     try:
-        root_key = make_ec("p384")
-        root_template = issue.root_template(
-            root_key.public_key(), trust_domain=trust_domain, serial=x509.random_serial_number(), now=now
-        )
-        root = root_template.sign(root_key, SHA384())
+        root, root_key = make_root(trust_domain, now)
         issuing: dict[str, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey] = {"log": log_key}
-        for role in ISSUER_ROLES:
+        for role in SIGNER_ROLES:
             key = make_ec("p256")
-            certificate = sign_intermediate(role, key, root, root_key, spaces[role], record, now)
+            space = None if role == "status" else spaces[role]
+            certificate = sign_signer(role, key, root, root_key, space, record, now)
             issuing[key_name(role, certificate)] = key
             write_private(stage / f"{role}.pem", certificate.public_bytes(Encoding.PEM))
     finally:
         record.close()
     write_private(stage / "root.pem", root.public_bytes(Encoding.PEM))
-    write_private(stage / "root.key", seal({"root": root_key}, passphrases["root"], cost=cost))
+    write_private(stage / "root.key", seal({key_name("root", root): root_key}, passphrases["root"], cost=cost))
     write_private(stage / "issuing.key", seal(issuing, passphrases["issuing"], cost=cost))
 
 
-def sign_intermediate(
-    role: IssuerRole,
+def make_root(trust_domain: str, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A root and its key."""
+    key, serial = make_ec("p384"), x509.random_serial_number()
+    template = issue.root_template(key.public_key(), trust_domain=trust_domain, serial=serial, now=now)
+    return template.sign(key, SHA384()), key
+
+
+def sign_signer(
+    role: SignerRole,
     key: ec.EllipticCurvePrivateKey,
     root: x509.Certificate,
     root_key: ec.EllipticCurvePrivateKey,
-    space: NameSpace,
+    space: NameSpace | None,
     record: Record,
     now: datetime,
 ) -> x509.Certificate:
-    """Sign one role's intermediate, recorded before and after.
+    """Sign what stands directly below the root, recorded before and after. Only intermediates have a name space.
 
     Raises:
         NotRecorded: it could not be written.
     """
     serial = x509.random_serial_number()
-    template = issue.intermediate_template(key.public_key(), role, root, space, serial, now)
+    names: list[str] = []
+    if role == "status":
+        template = issue.status_template(key.public_key(), root, serial, now)
+    else:
+        assert space is not None
+        names = [*space.dns, *map(str, space.ips)]
+        template = issue.intermediate_template(key.public_key(), role, root, space, serial, now)
     intent = Intent(
         serial=serial,
         issuer_sha256=spki_sha256(root_key.public_key()).hex(),
         role="root",
         name=role,
-        names=[*space.dns, *map(str, space.ips)],
+        names=names,
         spki_sha256=spki_sha256(key.public_key()).hex(),
         not_after=min(now + issue.INTERMEDIATE_LIFE, root.not_valid_after_utc),
         requester="local",

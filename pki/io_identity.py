@@ -23,7 +23,7 @@ from pki.io_authority import Authority, Issued
 from pki.io_files import private_directory
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.io_output import Held
-from pki.issue import ISSUER_ROLES, LEAF_LIFE, IssueRequest, IssuerRole, NameSpace, name_space, parse_ip
+from pki.issue import LEAF_LIFE, SIGNER_ROLES, IssueRequest, IssuerRole, NameSpace, SignerRole, name_space, parse_ip
 from pki.spiffe import SpiffeId
 
 UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
@@ -68,17 +68,41 @@ def ensure_gateway_identities(
         return Renewal((), ())
     found = passphrases or Passphrases(state / "ca", environ=os.environ)
     with Authority.open(state / "ca", found, now=now) as authority:
-        if authority.trust_domain != trust_domain:
-            raise IssueRefused(
-                "trust-domain", f"{state / 'ca'} belongs to {authority.trust_domain}, edge.yaml says {trust_domain}"
-            )
-        renewed, warnings = _renew_intermediates(authority, found, hosts, now)
-        if "gateway" not in due and renewed & set(UPSTREAM_ROLES):
-            due.insert(0, "gateway")  # its bundle must name the new intermediate before a service shows it
-        if "gateway" in due:
-            _issue_gateway(authority, identity / "gateway", gateway_name, now)
-        if "public" in due:
-            _issue_public(authority, identity / "public", hosts, now)
+        return renew_own(authority, found, trust_domain=trust_domain, hosts=hosts, now=now, gateway_name=gateway_name)
+
+
+def renew_own(
+    authority: Authority,
+    passphrases: Passphrases,
+    *,
+    trust_domain: str,
+    hosts: Sequence[str],
+    now: datetime,
+    gateway_name: str = GATEWAY_NAME,
+    force: bool = False,
+) -> Renewal:
+    """The same, where the authority is open already. `force`: also what is still fresh.
+
+    Raises: as `ensure_gateway_identities`.
+    """
+    identity = authority.directory.parent / "identity"
+    private_directory(identity)
+    if authority.trust_domain != trust_domain:
+        raise IssueRefused(
+            "trust-domain", f"{authority.directory} belongs to {authority.trust_domain}, edge.yaml says {trust_domain}"
+        )
+    due = ["gateway", *(["public"] if hosts else [])]
+    if not force:
+        due = _due(identity, trust_domain, hosts, now, gateway_name)
+    renewed, warnings = _renew_intermediates(authority, passphrases, hosts if due else (), now)
+    held = io_output.read(identity / "gateway")
+    bundle = authority.bundle_pem(roles=UPSTREAM_ROLES)
+    if "gateway" not in due and (renewed & set(UPSTREAM_ROLES) or held is None or held.bundle_pem != bundle):
+        due.insert(0, "gateway")  # its bundle must name the new intermediate before a service shows it
+    if "gateway" in due:
+        _issue_gateway(authority, identity / "gateway", gateway_name, now)
+    if "public" in due:
+        _issue_public(authority, identity / "public", hosts, now)
     return Renewal(tuple(due), tuple(warnings))
 
 
@@ -145,23 +169,22 @@ def host_names(hosts: Sequence[str]) -> frozenset[str]:
 
 def _renew_intermediates(
     authority: Authority, passphrases: Passphrases, hosts: Sequence[str], now: datetime
-) -> tuple[set[IssuerRole], list[str]]:
+) -> tuple[set[SignerRole], list[str]]:
     """New intermediates where the present ones grow old or, for `edge`, do not cover a host of the public listener."""
-    renewed: set[IssuerRole] = set()
+    renewed: set[SignerRole] = set()
     warnings = []
     wanted = name_space(hosts) if hosts else None
-    for role in ISSUER_ROLES:
-        present = authority.space(role)
-        uncovered = role == "edge" and wanted is not None and present.refusal(wanted.dns, wanted.ips) is not None
+    for role in SIGNER_ROLES:
+        space = wanted if role == "edge" else None
+        uncovered = space is not None and authority.space("edge").refusal(space.dns, space.ips) is not None
         if not uncovered and not authority.intermediate_renewal_due(role, now):
             continue
-        space = wanted if uncovered and wanted is not None else present
         try:
-            authority.renew_intermediate(role, passphrases, now, space=space)
+            authority.renew_intermediate(role, passphrases, now, space=space if uncovered else None)
             renewed.add(role)
         except AuthorityLocked as error:
             what = "does not cover every host of the public listener" if uncovered else "nears its end"
-            warning = f"the {role} intermediate {what} and the root's key is locked: {error}"
+            warning = f"the {role} certificate of the authority {what} and the root's key is locked: {error}"
             if uncovered:
                 raise AuthorityLocked(f"{warning}; or give listeners.public.tls a certificate of your own") from error
             warnings.append(warning)

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -101,7 +102,7 @@ class Keyring:
             document = json.loads(read_private(path, limit=_MAX_KEYRING_BYTES))
             cost = Cost(document["memory_kib"], document["iterations"], document["lanes"])
             salt = bytes.fromhex(document["salt"])
-            boxes = {n: (bytes.fromhex(b["nonce"]), bytes.fromhex(b["box"])) for n, b in document["keys"].items()}
+            boxes = _boxes(document)
             known = document["version"] == 1 and document["kdf"] == "argon2id" and _is_bearable(cost)
         except FileNotFoundError as error:
             raise AuthorityLocked(f"{path}: missing; the authority is not complete here") from error
@@ -132,6 +133,10 @@ class Keyring:
         key = self.key(name)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return key
+
+    def reopened(self, raw: bytes) -> Keyring:
+        """What `with_key` gave, without deriving again."""
+        return Keyring(self._path, self._cost, self._salt, _boxes(json.loads(raw)), self._box_key)
 
     def with_key(self, name: str, key: PrivateKey) -> bytes:
         """The bytes of this keyring with one key added or replaced, under the same passphrase."""
@@ -233,6 +238,10 @@ def _box(box_key: AESGCM, key: PrivateKey, bound_to: bytes) -> tuple[bytes, byte
     nonce = os.urandom(12)
     plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return nonce, box_key.encrypt(nonce, plain, bound_to)
+
+
+def _boxes(document: dict[str, Any]) -> dict[str, tuple[bytes, bytes]]:
+    return {n: (bytes.fromhex(b["nonce"]), bytes.fromhex(b["box"])) for n, b in document["keys"].items()}
 
 
 def _bound_to(cost: Cost, salt: bytes, name: str) -> bytes:

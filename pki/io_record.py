@@ -16,7 +16,6 @@ A leaf is flat JSON, sorted, compact:
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -26,60 +25,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from pki.errors import LogError, NotRecorded, UnsafeFile
+from pki.errors import LogError, NotRecorded
+from pki.io_rows import Intent, Issuance, Rows, Token
 from pki.tlog import note
 from pki.tlog.io_log import LogWriter
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS issuance (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    serial TEXT NOT NULL,
-    issuer_sha256 TEXT NOT NULL,
-    role TEXT NOT NULL,
-    name TEXT NOT NULL,
-    names TEXT NOT NULL,
-    spki_sha256 TEXT NOT NULL,
-    not_after INTEGER NOT NULL,
-    requester TEXT NOT NULL,
-    requested_at INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('intent', 'issued', 'revoked')),
-    reason TEXT NOT NULL DEFAULT '',
-    certificate BLOB,
-    outcome_index INTEGER,
-    UNIQUE (serial)
-) STRICT;
-CREATE INDEX IF NOT EXISTS issuance_key ON issuance (spki_sha256);
-CREATE INDEX IF NOT EXISTS issuance_state ON issuance (state) WHERE state = 'intent' OR outcome_index IS NULL;
-"""
+__all__ = ["Facts", "Intent", "Issuance", "Logged", "Record", "Token", "timestamp"]
 
 Facts = Mapping[str, str | int | list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is about to be signed."""
-
-    serial: int
-    issuer_sha256: str
-    """Hex digest of the issuer's public key (SubjectPublicKeyInfo)."""
-    role: str
-    name: str
-    names: list[str]
-    spki_sha256: str
-    not_after: datetime
-    requester: str
-
-    def facts(self) -> dict[str, str | int | list[str]]:
-        return {
-            "pki.serial": f"{self.serial:x}",
-            "pki.issuer_sha256": self.issuer_sha256,
-            "pki.role": self.role,
-            "pki.name": self.name,
-            "pki.names": self.names,
-            "pki.spki_sha256": self.spki_sha256,
-            "pki.not_after": timestamp(self.not_after),
-            "pki.requester": self.requester,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +49,7 @@ class Logged:
 class Record:
     """Rows and log of one authority. Owned by `io_authority`, which holds the authority's lock."""
 
-    def __init__(self, rows: sqlite3.Connection, log: LogWriter):
+    def __init__(self, rows: Rows, log: LogWriter):
         self._rows = rows
         self._log = log
 
@@ -110,7 +63,7 @@ class Record:
         signer = note.Signer(origin, key.private_bytes_raw())
         with ExitStack() as held:
             with _recording(directory):
-                rows = held.enter_context(closing(_open_rows(directory / "record.sqlite")))
+                rows = held.enter_context(closing(Rows.open(directory / "record.sqlite")))
                 log = LogWriter.open(directory / "log", origin=origin, signer=signer, head_copy=directory / "log.head")
                 held.callback(log.close)
             record = cls(rows, log)
@@ -122,31 +75,19 @@ class Record:
         self._rows.close()
         self._log.close()
 
-    def intend(self, intent: Intent, now: datetime) -> tuple[int, int]:
-        """Write the intent durably; → (issuance number, log index).
+    def intend(self, intent: Intent, now: datetime, token_sha256: str | None = None) -> tuple[int, int]:
+        """Write the intent durably, and spend the token with it; → (issuance number, log index).
 
         Raises:
+            IssueRefused: the token is not known, spent or expired.
             NotRecorded: it could not be written; nothing may be signed.
         """
         with _recording("intent"):
-            with self._rows:
-                number = self._rows.execute(
-                    "INSERT INTO issuance (serial, issuer_sha256, role, name, names, spki_sha256, not_after, requester,"
-                    " requested_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent')",
-                    (
-                        f"{intent.serial:x}",
-                        intent.issuer_sha256,
-                        intent.role,
-                        intent.name,
-                        json.dumps(intent.names),
-                        intent.spki_sha256,
-                        int(intent.not_after.timestamp()),
-                        intent.requester,
-                        int(now.timestamp()),
-                    ),
-                ).lastrowid
-            assert number is not None
-            index = self._log.append([_entry("pki.intent", "unknown", now, {"pki.issuance": number, **intent.facts()})])
+            number = self._rows.intend(intent, now, token_sha256)
+            facts = {"pki.issuance": number, **_facts(intent)}
+            if token_sha256 is not None:
+                facts["pki.token_sha256"] = token_sha256
+            index = self._log.append([_entry("pki.intent", "unknown", now, facts)])
             self._log.sync()
         return number, index
 
@@ -156,30 +97,28 @@ class Record:
         Raises:
             NotRecorded: it could not be written; the certificate must not be handed out.
         """
-        facts: Facts = {"pki.issuance": number, **intent.facts(), "pki.certificate_sha256": sha256}
+        facts: Facts = {"pki.issuance": number, **_facts(intent), "pki.certificate_sha256": sha256}
         with _recording("outcome"):
-            with self._rows:
-                self._rows.execute(
-                    "UPDATE issuance SET state = 'issued', certificate = ? WHERE id = ?", (certificate, number)
-                )
+            self._rows.issued(number, certificate)
             logged = self._append_and_publish(_entry("pki.issued", "success", now, facts))
-            self._set_index(number, logged.index)
+            self._rows.place(number, logged.index)
         return logged
 
-    def revoked(self, number: int, serial: str, reason: str, now: datetime) -> None:
+    def revoked(self, number: int, serial: int, reason: str, now: datetime, *, requester: str = "authority") -> None:
         """Mark one issuance revoked, in the rows and in the log.
 
         Raises:
             NotRecorded: it could not be written.
         """
-        facts: Facts = {"pki.issuance": number, "pki.serial": serial, "event.reason": reason}
+        facts: Facts = {
+            "pki.issuance": number,
+            "pki.serial": f"{serial:x}",
+            "event.reason": reason,
+            "pki.requester": requester,
+        }
         with _recording("revocation"):
-            with self._rows:
-                self._rows.execute(
-                    "UPDATE issuance SET state = 'revoked', reason = ?, outcome_index = NULL WHERE id = ?",
-                    (reason, number),
-                )
-            self._set_index(number, self._append_and_publish(_entry("pki.revoked", "success", now, facts)).index)
+            self._rows.revoked(number, reason, now)
+            self._rows.place(number, self._append_and_publish(_entry("pki.revoked", "success", now, facts)).index)
 
     def refused(self, facts: Facts, now: datetime) -> None:
         """Leave a leaf for a request that was not granted.
@@ -187,29 +126,54 @@ class Record:
         Raises:
             NotRecorded: it could not be written.
         """
-        with _recording("refusal"):
-            self._append_and_publish(_entry("pki.refused", "failure", now, facts))
+        self.event("pki.refused", facts, now, outcome="failure")
 
-    def key_owner(self, spki_sha256: str) -> tuple[str, str] | None:
-        """(role, name) that a public key was certified for before, or None."""
+    def event(self, action: str, facts: Facts, now: datetime, *, outcome: str = "success") -> None:
+        """Leave a leaf for something that is no issuance.
+
+        Raises:
+            NotRecorded: it could not be written.
+        """
+        with _recording(action):
+            self._append_and_publish(_entry(action, outcome, now, facts))
+
+    def add_token(self, token: Token, now: datetime, *, requester: str) -> None:
+        """Remember a one-time token, and leave a leaf of it (by its digest).
+
+        Raises:
+            NotRecorded: it could not be written; the token must not be handed out.
+        """
+        facts: Facts = {
+            "pki.role": token.role,
+            "pki.name": token.name,
+            "pki.token_sha256": token.sha256,
+            "pki.not_after": timestamp(datetime.fromtimestamp(token.expires_at, UTC)),
+            "pki.requester": requester,
+        }
+        self.event("pki.token", facts, now)
+        with _recording("token"):
+            self._rows.add_token(token, now)
+
+    @contextmanager
+    def rows(self) -> Iterator[Rows]:
+        """The rows, to ask or to count.
+
+        Raises:
+            NotRecorded: they cannot be read or written.
+        """
         with _recording("rows"):
-            row = self._rows.execute(
-                "SELECT role, name FROM issuance WHERE spki_sha256 = ? ORDER BY id LIMIT 1", (spki_sha256,)
-            ).fetchone()
-        return None if row is None else (str(row[0]), str(row[1]))
+            yield self._rows
 
     def _finish_interrupted(self, now: datetime) -> None:
-        with _recording("recovery"):
-            left = self._rows.execute(
-                "SELECT id, serial, state, reason FROM issuance"
-                " WHERE state = 'intent' OR outcome_index IS NULL ORDER BY id"
-            ).fetchall()
-            latest = self._rows.execute("SELECT max(requested_at) FROM issuance").fetchone()[0]
-        for number, serial, state, reason in left:
-            self.revoked(number, serial, reason or ("no-outcome" if state == "intent" else "not-handed-out"), now)
+        with self.rows() as rows:
+            left = rows.interrupted()
+            latest = rows.latest_request()
+        for each in left:
+            reason = each.reason or ("no-outcome" if each.state == "intent" else "not-handed-out")
+            self.revoked(each.number, each.serial, reason, now)
         if latest is not None and now.timestamp() < latest - 60:
             # Not refused: a clock that once ran ahead would lock the authority for as long. But it is on the record.
-            self.refused({"event.reason": "clock-stepped-back", "pki.latest_request": int(latest)}, now)
+            self.refused({"event.reason": "clock-stepped-back", "pki.latest_request": latest}, now)
 
     def _append_and_publish(self, entry: bytes) -> Logged:
         index = self._log.append([entry])
@@ -217,35 +181,29 @@ class Record:
         self._log.publish()
         return Logged(index, entry, replace(self._log.inclusion(index), extra=entry).encode())
 
-    def _set_index(self, number: int, index: int) -> None:
-        with self._rows:
-            self._rows.execute("UPDATE issuance SET outcome_index = ? WHERE id = ?", (index, number))
-
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _facts(intent: Intent) -> dict[str, str | int | list[str]]:
+    return {
+        "pki.serial": f"{intent.serial:x}",
+        "pki.issuer_sha256": intent.issuer_sha256,
+        "pki.role": intent.role,
+        "pki.name": intent.name,
+        "pki.names": intent.names,
+        "pki.spki_sha256": intent.spki_sha256,
+        "pki.not_after": timestamp(intent.not_after),
+        "pki.requester": intent.requester,
+    }
+
+
 def _entry(action: str, outcome: str, now: datetime, facts: Facts) -> bytes:
     head: Facts = {"@timestamp": timestamp(now), "event.kind": "event", "event.category": ["configuration"]}
     document = {**head, "event.action": action, "event.outcome": outcome, **facts}
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def _open_rows(path: Path) -> sqlite3.Connection:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    facts = os.fstat(descriptor)
-    os.close(descriptor)
-    if facts.st_mode & 0o077 or facts.st_uid not in {os.geteuid(), 0}:
-        raise UnsafeFile(f"{path}: open to others; run: chmod 600 {path}")
-    with ExitStack() as held:
-        rows = held.enter_context(closing(sqlite3.connect(path, timeout=5, isolation_level="IMMEDIATE")))
-        # EXTRA also syncs the directory after the rollback journal is deleted: a committed row survives a power cut.
-        rows.execute("PRAGMA synchronous = EXTRA")
-        rows.executescript(_SCHEMA)
-        held.pop_all()
-    return rows
 
 
 @contextmanager

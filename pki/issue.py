@@ -4,7 +4,8 @@
      ├─ svc   P-256, 90 days, pathlen 0, critical name constraints    OU=svc    → spiffe://<td>/svc/<name>, both EKUs
      ├─ gw    "                                                       OU=gw     → spiffe://<td>/gw/<name>,  both EKUs
      ├─ op    "                                                       OU=op     → spiffe://<td>/op/<name>,  clientAuth
-     └─ edge  "  (the hosts of the public listener)                   OU=edge   → DNS and IP names only,    serverAuth
+     ├─ edge  "  (the hosts of the public listener)                   OU=edge   → DNS and IP names only,    serverAuth
+     └─ status  P-256, 90 days, no authority: signs `revocation` sets     OU=status
 
 Laws:
 - Everything in a certificate comes from the arguments here; of a signing request only the public key is used (`csr`).
@@ -29,10 +30,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import IssueRefused, SpiffeIdError
+from pki.revocation import STATUS_UNIT
 from pki.spiffe import SpiffeId, is_name
 
 IssuerRole = Literal["svc", "gw", "op", "edge"]
 ISSUER_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op", "edge")
+SignerRole = Literal["svc", "gw", "op", "edge", "status"]
+"""What the root signs: intermediates, and who speaks for the authority about revocation."""
+SIGNER_ROLES: tuple[SignerRole, ...] = (*ISSUER_ROLES, "status")
 
 ROOT_LIFE = timedelta(days=3650)
 INTERMEDIATE_LIFE = timedelta(days=90)
@@ -90,6 +95,8 @@ class IssueRequest:
     life: timedelta = LEAF_LIFE
     requester: str = "local"
     """Who asked, for the record."""
+    token_sha256: str | None = None
+    """The one-time token that is spent with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,27 @@ def intermediate_template(
     permitted += [x509.IPAddress(ipaddress.ip_network(ip)) for ip in space.ips]
     excluded = None if space.ips else [x509.IPAddress(network) for network in _EVERY_ADDRESS]
     return builder.add_extension(x509.NameConstraints(permitted, excluded), critical=True)
+
+
+def status_template(key: ec.EllipticCurvePublicKey, issuer: x509.Certificate, serial: int, now: datetime) -> Template:
+    """Who signs revocation sets. Its one, critical use keeps it from ever being a TLS peer."""
+    organization = issuer.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value
+    issuer_key = issuer.public_key()
+    assert isinstance(issuer_key, ec.EllipticCurvePublicKey)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_authority_name(str(organization), STATUS_UNIT, key))
+        .issuer_name(issuer.subject)
+        .public_key(key)
+        .serial_number(serial)
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(min(now + INTERMEDIATE_LIFE, issuer.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+    )
 
 
 def leaf_template(

@@ -228,7 +228,7 @@ def test_P53_an_intent_without_outcome_is_revoked_at_the_next_open(
 ) -> None:
     with Authority.open(state / "ca", passphrases, now=now) as opened:
         intent = Intent(77, "aa", "svc", "orders", ["x"], "bb", now + timedelta(hours=1), "test")
-        opened._record.intend(intent, now)  # and here the process dies
+        opened.record.intend(intent, now)  # and here the process dies
     with Authority.open(state / "ca", passphrases, now=now):
         pass
     assert rows(state)[-1] == ("orders", "revoked", "no-outcome")
@@ -284,7 +284,7 @@ def test_P59_a_log_that_was_rolled_back_stops_the_authority(
 
 
 def test_P59_a_log_that_fails_midway_hands_out_nothing(authority: Authority, state: Path, now: datetime) -> None:
-    authority._record._log.close()
+    authority.record._log.close()
     with pytest.raises(NotRecorded):
         authority.issue(ORDERS, now)
     assert rows(state)[-1] == ("orders", "intent", "")

@@ -110,7 +110,7 @@ def test_a_renewed_intermediate_also_renews_a_gateway_that_is_still_fresh(state:
 def test_an_ageing_intermediate_with_a_locked_root_is_a_warning(state: Path, now: datetime) -> None:
     (state / "ca" / "root.passphrase").unlink()
     warnings = ensure(state, now + timedelta(days=61)).warnings
-    assert [warning.split()[1] for warning in warnings] == ["svc", "gw", "op", "edge"]
+    assert [warning.split()[1] for warning in warnings] == ["svc", "gw", "op", "edge", "status"]
 
 
 def test_another_trust_domain_than_the_authoritys_is_refused(state: Path, now: datetime) -> None:

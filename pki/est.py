@@ -1,0 +1,56 @@
+"""Enrolment over Secure Transport (RFC 7030): its two media types as bytes, and when a certificate may be renewed.
+
+    POST /.well-known/est/simpleenroll      application/pkcs10: base64 of the DER of a signing request
+    200 OK                                  application/pkcs7-mime; smime-type=certs-only: base64 of a PKCS#7 without signers
+
+RFC 8951 §3 settles what 7030 left open: bodies are base64 whatever Content-Transfer-Encoding says, white space in it means
+nothing. PEM armour is not asked for, but that is what people paste, so a request in it is read too.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, encodebytes
+from collections.abc import Iterable
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates
+
+from pki.errors import CsrRejected
+from pki.issue import renew_at
+
+REQUEST_TYPE = "application/pkcs10"
+ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
+MAX_REQUEST_BYTES = 16 << 10
+_ARMOUR = (b"-----BEGIN CERTIFICATE REQUEST-----", b"-----BEGIN NEW CERTIFICATE REQUEST-----")
+
+
+def read_request(body: bytes) -> bytes:
+    """The DER (or, as it came, PEM) of the signing request in a body.
+
+    Raises:
+        CsrRejected: too large, or not base64.
+    """
+    if len(body) > MAX_REQUEST_BYTES:
+        raise CsrRejected("csr-malformed", f"larger than {MAX_REQUEST_BYTES} bytes")
+    if body.lstrip().startswith(_ARMOUR):
+        return body.strip() + b"\n"
+    try:
+        return b64decode(b"".join(body.split()), validate=True)
+    except binascii.Error as error:
+        raise CsrRejected("csr-malformed", f"not base64: {error}") from error
+
+
+def certs_only(certificates: Iterable[bytes]) -> bytes:
+    """The body of an answer: PKCS#7 with these certificates (DER) and no signer (RFC 5751 §3.8), base64 in lines."""
+    parsed = [x509.load_der_x509_certificate(der) for der in certificates]
+    return encodebytes(serialize_certificates(parsed, Encoding.DER))
+
+
+def renew_when(not_before: datetime, not_after: datetime, serial: int) -> datetime:
+    """When to renew: at two thirds of the life and up to a twelfth of it later, by the serial, so that services which
+    were started together do not come together for ever."""
+    jitter = (serial & 0xFFFF) / 0x10000
+    return renew_at(not_before, not_after) + (not_after - not_before) / 12 * jitter

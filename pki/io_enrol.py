@@ -1,0 +1,189 @@
+"""Enrolment from afar: who shows a one-time token, or the certificate that is about to end, gets a certificate.
+
+The authority decides everything here by itself: names come from what an operator wrote down when the token was made, or
+from the certificate that the authority recorded; never from the request, and never from whoever carries it. A process that
+passes requests on (a worker of the gateway) can neither choose a name nor use a token twice. It could claim that somebody
+renews who did not, since it ends the TLS connection that proved it: so a renewal is given only when one is due, only to the
+same identity, only so often, and always on the record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pki import csr, tokens
+from pki.errors import CsrRejected, IssueRefused
+from pki.io_authority import Authority, Issued
+from pki.io_create import spki_sha256
+from pki.io_record import Issuance, Token
+from pki.issue import LEAF_LIFE, IssueRequest, IssuerRole, check_life, leaf_names, renew_at
+from pki.spiffe import ROLES, SpiffeId
+
+TOKEN_TTL = timedelta(minutes=10)
+TOKEN_TTL_MAX = timedelta(days=1)
+RENEWALS_PER_HOUR = 20
+"""Of one identity with as many instances; who needs more has a loop, or stole a worker (attack P39)."""
+_ENROL = "est-enrol"
+_RENEW = "est-renew"
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What the configuration in force allows: service → DNS names it may have."""
+
+    services: Mapping[str, tuple[str, ...]]
+
+
+def make_token(
+    authority: Authority,
+    role: IssuerRole,
+    name: str,
+    dns: tuple[str, ...],
+    now: datetime,
+    *,
+    ttl: timedelta,
+    life: timedelta = LEAF_LIFE,
+    requester: str = "local",
+) -> tuple[str, datetime]:
+    """A token with which one certificate for this identity can be had once; → its text and its end.
+
+    Raises:
+        IssueRefused: a certificate like that would be refused, or the token would live too long (recorded).
+        NotRecorded: could not be recorded.
+    """
+    try:
+        if not timedelta(0) < ttl <= TOKEN_TTL_MAX:
+            raise IssueRefused("ttl", f"a token lives up to {TOKEN_TTL_MAX.total_seconds() / 3600:.0f} hours")
+        check_life(life)
+        stand_in = authority.signers[role][0].public_key()
+        wish = IssueRequest(role, name, stand_in, dns, life=life)  # type: ignore[arg-type]  # ours are all EC keys
+        leaf_names(wish, trust_domain=authority.trust_domain, space=authority.space(role))
+    except IssueRefused as refused:
+        authority.refuse(role, name, refused, now, requester=requester)
+        raise
+    text = tokens.spell(os.urandom(tokens.RANDOM_BYTES))
+    digest, expires_at = tokens.digest(text), now + ttl
+    assert digest is not None
+    token = Token(digest, role, name, dns, int(life.total_seconds()), int(expires_at.timestamp()))
+    authority.record.add_token(token, now, requester=requester)
+    return text, expires_at
+
+
+def enrol(authority: Authority, user: str, password: str, request: bytes, now: datetime) -> Issued:
+    """A certificate for who shows a token. `user`: empty, or the name that the token is for.
+
+    Raises:
+        IssueRefused: rule `token` when it is not good, or not for that name; else as `Authority.issue`.
+        CsrRejected: the request is bad; the token stays good.
+        NotRecorded, SelfCheckFailed: nothing was handed out.
+    """
+    digest = tokens.digest(password)
+    with authority.record.rows() as rows:
+        token = rows.token(digest) if digest is not None else None
+    if token is None or user not in ("", token.name):
+        raise IssueRefused("token", "the token is not known, or is for another name")
+    role: IssuerRole = token.role  # type: ignore[assignment]  # only `make_token` writes it
+    key = _key(authority, request, role, token.name, token.dns, _ENROL, now)
+    life = timedelta(seconds=token.life_s)
+    wish = IssueRequest(role, token.name, key, token.dns, life=life, requester=_ENROL, token_sha256=token.sha256)
+    return authority.issue(wish, now)
+
+
+def renew(authority: Authority, grants: Grants, certificate: bytes, request: bytes, now: datetime) -> Issued:
+    """A certificate like the one that was shown (DER), for a new key.
+
+    Raises:
+        IssueRefused: the certificate is not one of ours that is good now (`unknown`, `revoked`, `expired`), renewal is not
+            due yet (`not-due`), came too often (`too-many`), or is not granted any more (`unknown-service`).
+        CsrRejected: the request is bad.
+        NotRecorded, SelfCheckFailed: nothing was handed out.
+    """
+    held = _held(authority, certificate)
+    role: IssuerRole = held.role  # type: ignore[assignment]  # `_held` has looked
+    try:
+        dns = _allowed(authority, grants, held, certificate, now)
+    except IssueRefused as refused:
+        authority.refuse(role, held.name, refused, now, requester=_RENEW)
+        raise
+    key = _key(authority, request, role, held.name, held.names[1:], _RENEW, now)
+    return authority.issue(IssueRequest(role, held.name, key, dns, requester=_RENEW), now)
+
+
+def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: datetime) -> None:
+    """Who showed this certificate was given the bundle of this sequence.
+
+    Raises:
+        IssueRefused: it is not one of ours.
+        NotRecorded: could not be written.
+    """
+    held = _held(authority, certificate)
+    with authority.record.rows() as rows:
+        rows.saw_bundle(held.role, held.name, sequence, now)
+
+
+def _held(authority: Authority, certificate: bytes) -> Issuance:
+    """The row of a certificate that was shown. Raises: IssueRefused."""
+    try:
+        serial = x509.load_der_x509_certificate(certificate).serial_number
+    except (ValueError, TypeError) as error:
+        raise IssueRefused("unknown", "not a certificate") from error
+    with authority.record.rows() as rows:
+        held = rows.find(serial)
+    if held is None or held.certificate != certificate or held.role not in ROLES:
+        raise IssueRefused("unknown", f"serial {serial:x} is not a certificate that was issued here")
+    return held
+
+
+def _allowed(
+    authority: Authority, grants: Grants, held: Issuance, certificate: bytes, now: datetime
+) -> tuple[str, ...]:
+    """The DNS names of the renewed certificate: those of the old one that are still granted. Raises: IssueRefused."""
+    if held.state != "issued":
+        raise IssueRefused("revoked", f"serial {held.serial:x} was revoked")
+    if held.not_after <= now.timestamp():
+        raise IssueRefused("expired", f"serial {held.serial:x} has ended; enrol again with a token")
+    old = x509.load_der_x509_certificate(certificate)
+    due = renew_at(old.not_valid_before_utc, old.not_valid_after_utc)
+    active = spki_sha256(authority.signers[held.role][0].public_key()).hex()  # type: ignore[index]
+    if now < due and held.issuer_sha256 == active:
+        raise IssueRefused("not-due", f"renew from {due.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    with authority.record.rows() as rows:
+        if rows.requests_since(held.role, held.name, now - timedelta(hours=1), _RENEW) >= RENEWALS_PER_HOUR:
+            raise IssueRefused("too-many", f"{RENEWALS_PER_HOUR} renewals within an hour")
+    names = held.names[1:]
+    if held.role != "svc":
+        return names
+    granted = grants.services.get(held.name)
+    if granted is None:
+        raise IssueRefused("unknown-service", f"{held.name} is not granted any more")
+    return tuple(name for name in names if name in granted)
+
+
+def _key(
+    authority: Authority,
+    request: bytes,
+    role: IssuerRole,
+    name: str,
+    dns: tuple[str, ...],
+    requester: str,
+    now: datetime,
+) -> ec.EllipticCurvePublicKey:
+    """The key of a signing request that asks for nothing beyond these names. Raises: CsrRejected (recorded)."""
+    identity = str(SpiffeId.of(authority.trust_domain, role, name)) if role != "edge" else name
+    try:
+        return csr.public_key(request, names=[identity, name, *dns])
+    except CsrRejected as rejected:
+        authority.refuse(role, name, IssueRefused(rejected.rule, rejected.detail), now, requester=requester)
+        raise
+
+
+def chain(issued: Issued) -> list[bytes]:
+    """Leaf and intermediate, DER."""
+    return [each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(issued.chain_pem)]

@@ -1,0 +1,173 @@
+"""Revoking, and saying so: what the authority publishes about what it has issued.
+
+    state/status/               0700, read by the gateway's workers; everything in it is signed
+      revocation.json           the newest set (`revocation.RevocationSet`)
+      heartbeat.json            that it was the newest two seconds ago
+      crl/<issuer's key>.crl    a standard list per issuer (RFC 5280, DER), for others
+
+A revocation is in the record before it is in the set, and its number is taken durably before it is signed: after a crash at
+any point the next publication holds everything that was revoked, under a number that nobody saw yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pki import crl
+from pki.errors import IssueRefused, StatusRejected
+from pki.io_authority import Authority
+from pki.io_create import key_name, spki_sha256
+from pki.io_files import private_directory, read_private, sync_directory, write_private
+from pki.io_keys import Keyring, Passphrases
+from pki.io_record import Issuance
+from pki.issue import ISSUER_ROLES
+from pki.revocation import MAX_BYTES, Entry, Heartbeat, RevocationSet
+
+SET = "revocation.json"
+HEARTBEAT = "heartbeat.json"
+CRLS = "crl"
+_COUNTER = "revocation"
+
+
+def revoke(
+    authority: Authority, role: str, name: str, now: datetime, *, reason: str, serial: int | None, requester: str
+) -> list[Issuance]:
+    """Revoke what an identity holds (or the one `serial` of it), and the tokens it could obtain more with.
+
+    Raises:
+        IssueRefused: the reason is not one of the standard's, or there is nothing of that name and serial to revoke.
+        NotRecorded: could not be recorded.
+    """
+    if reason not in crl.REASONS:
+        raise IssueRefused("reason", f"{reason!r} is none of {', '.join(crl.REASONS)}")
+    with authority.record.rows() as rows:
+        held = [each for each in rows.unexpired(now, role, name) if each.state != "revoked"]
+        if serial is None:
+            rows.cancel_tokens(role, name)
+    chosen = [each for each in held if serial in (None, each.serial)]
+    if not chosen and serial is not None:
+        raise IssueRefused("nothing-to-revoke", f"{role}/{name} holds no certificate of serial {serial:x}")
+    for each in chosen:
+        authority.record.revoked(each.number, each.serial, reason, now, requester=requester)
+    return chosen
+
+
+class Publisher:
+    """Keeps `state/status` up to date with one authority. Owned by who holds the authority open."""
+
+    def __init__(self, authority: Authority, directory: Path) -> None:
+        """`directory`: its parent exists.
+
+        Raises:
+            UnsafeFile: it is open to others.
+        """
+        private_directory(directory)
+        private_directory(directory / CRLS)
+        self._authority = authority
+        self._directory = directory
+        self._newest: RevocationSet | None = None
+
+    def publish(self, now: datetime) -> RevocationSet:
+        """Sign a new set and new lists where something changed since the last; → the newest set.
+
+        Raises:
+            NotRecorded: no number could be taken.
+        """
+        with self._authority.record.rows() as rows:
+            entries = sorted(map(_entry, (each for each in rows.unexpired(now) if each.state == "revoked")))
+            number = rows.counter(_COUNTER)
+        newest = self._newest or self._held(now)
+        if newest is None or newest.number != number or list(newest.entries) != entries:
+            with self._authority.record.rows() as rows:
+                number = rows.count(_COUNTER)
+            signer, domain = self._authority.status_signer(), self._authority.trust_domain
+            newest = RevocationSet.seal(signer, trust_domain=domain, number=number, entries=entries, now=now)
+            write_private(self._directory / SET, newest.raw, replace=True)
+        self._newest = newest
+        self._publish_lists(newest, now)
+        return newest
+
+    def beat(self, now: datetime) -> Heartbeat:
+        """Say that the set is the newest. Not synced: after a power cut the next heartbeat is two seconds away."""
+        newest = self._newest or self.publish(now)
+        heartbeat = Heartbeat.seal(self._authority.status_signer(), newest, now)
+        stage = self._directory / f".{HEARTBEAT}.new"
+        descriptor = os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(heartbeat.raw)
+        os.rename(stage, self._directory / HEARTBEAT)
+        return heartbeat
+
+    def _held(self, now: datetime) -> RevocationSet | None:
+        """What was published before, if this authority still stands by it."""
+        try:
+            raw = read_private(self._directory / SET, limit=MAX_BYTES)
+            anchors = [root.public_bytes(Encoding.DER) for root in self._authority.roots]
+            return RevocationSet.parse(raw, anchors=anchors, trust_domain=self._authority.trust_domain, now=now)
+        except (FileNotFoundError, StatusRejected):
+            return None
+
+    def _publish_lists(self, newest: RevocationSet, now: datetime) -> None:
+        for role in ISSUER_ROLES:
+            for issuer in self._authority.signers[role]:
+                if issuer.not_valid_after_utc > now:
+                    self._publish_list(issuer, newest.entries, now, role)
+
+    def _publish_list(self, issuer: x509.Certificate, entries: Sequence[Entry], now: datetime, role: str) -> None:
+        path = self._directory / CRLS / f"{list_name(issuer)}.crl"
+        own = [each for each in entries if each.issuer == spki_sha256(issuer.public_key()).hex()]
+        if _is_current(path, own, now):
+            return
+        with self._authority.record.rows() as rows:
+            number = rows.count(f"crl-{list_name(issuer)}")
+        key = self._authority.key(role, issuer)  # type: ignore[arg-type]  # one of ISSUER_ROLES
+        built = crl.build(issuer, key, own, number=number, now=now)
+        write_private(path, built.public_bytes(Encoding.DER), replace=True)
+
+
+def publish_root_list(authority: Authority, passphrases: Passphrases, directory: Path, now: datetime) -> None:
+    """The lists of the roots, whose keys are at hand now: which intermediates are revoked.
+
+    Raises:
+        AuthorityLocked: no or wrong passphrase of the root.
+    """
+    private_directory(directory)
+    private_directory(directory / CRLS)
+    keyring = Keyring.open(authority.directory / "root.key", passphrases.find("root"))
+    with authority.record.rows() as rows:
+        revoked = [_entry(each) for each in rows.unexpired(now, role="root") if each.state == "revoked"]
+    for root in authority.roots:
+        own = [each for each in revoked if each.issuer == spki_sha256(root.public_key()).hex()]
+        with authority.record.rows() as rows:
+            number = rows.count(f"crl-{list_name(root)}")
+        key = keyring.ec_key(key_name("root", root))
+        built = crl.build(root, key, own, number=number, now=now, life=crl.ROOT_LIFE)
+        write_private(directory / CRLS / f"{list_name(root)}.crl", built.public_bytes(Encoding.DER), replace=True)
+    sync_directory(directory)
+
+
+def list_name(issuer: x509.Certificate) -> str:
+    """Role (or `root`) and the first bytes of the key's digest, as in the keyring."""
+    unit = issuer.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)[0].value
+    return f"{unit!s}-{spki_sha256(issuer.public_key()).hex()[:16]}"
+
+
+def _entry(row: Issuance) -> Entry:
+    return Entry(row.issuer_sha256, f"{row.serial:x}", row.not_after, row.revoked_at or row.requested_at, row.reason)
+
+
+def _is_current(path: Path, entries: Sequence[Entry], now: datetime) -> bool:
+    """Says the list there the same, for at least half of its life more?"""
+    try:
+        held = x509.load_der_x509_crl(read_private(path, limit=MAX_BYTES))
+    except (FileNotFoundError, ValueError):
+        return False
+    until = held.next_update_utc
+    fresh = until is not None and until - now > (until - held.last_update_utc) / 2
+    return fresh and {each.serial_number for each in held} == {int(each.serial, 16) for each in entries}
