@@ -5,7 +5,8 @@ or a panic of the native engine is a denial (`policy-error`). Cedar alone would 
 
 A decision is a pure function of the principal, the route, the method and the attributes that the slice mentions. It is
 remembered under exactly these, so a remembered decision is never wrong; the memory is bounded, and dies with the
-configuration, because each configuration has its own `Authorizer`.
+configuration, because each configuration has its own `Authorizer`. Of a user only what the slice mentions decides: a
+thousand users with the same scopes cost one evaluation where policies look at scopes alone.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Authorizer:
         self._bundle = bundle
         # Two generations each: half the bound is a generation's.
         self._settled: Recent[Hashable, _Verdict] = Recent(SETTLED_MAX // 2)
+        # (what users have in common, route, method) → the verdict of all of them.
+        self._shared: Recent[Hashable, _Verdict] = Recent(PASSING_MAX // 2)
         self._passing: Recent[Hashable, _Verdict] = Recent(PASSING_MAX // 2)
         # (slice, principal, route) → entities, for slices that are asked again and again.
         self._worlds: Recent[Hashable, _World] = Recent(PASSING_MAX // 2)
@@ -85,9 +88,22 @@ class Authorizer:
             key = (*key, *question.varying(chosen.mentions))
         verdict = memory.find(key)
         if verdict is None:
-            verdict = self._ask(chosen, question)
+            verdict = self._ask_once(chosen, question) if chosen.is_settled else self._ask(chosen, question)
             if chosen.is_settled or len(question.request.path) <= PATH_MAX:
                 memory.put(key, verdict)
+        return verdict
+
+    def _ask_once(self, chosen: Slice, question: _Question) -> _Verdict:
+        """Ask for all users at once whom the slice cannot tell from this one."""
+        principal = question.principal
+        alike = facts.alike(chosen.tells_by, principal)
+        if alike is principal:
+            return self._ask(chosen, question)
+        key = (alike, question.match.route, question.request.method)
+        verdict = self._shared.find(key)
+        if verdict is None:
+            verdict = self._ask(chosen, question)
+            self._shared.put(key, verdict)
         return verdict
 
     def _ask(self, chosen: Slice, question: _Question) -> _Verdict:

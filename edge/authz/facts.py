@@ -36,6 +36,7 @@ class Entity(TypedDict):
     tags: NotRequired[Mapping[str, str]]
 
 
+_USER_ATTRIBUTES: Final = frozenset(("issuer", "subject", "scopes", "roles", "tenant"))
 _PARAMS_UID: Final = "request"
 _PARAMS_REFERENCE: Final[Json] = {"__entity": {"type": f"{NAMESPACE}::Params", "id": _PARAMS_UID}}
 _SECOND_NS: Final = 1_000_000_000
@@ -91,6 +92,20 @@ def principal_entity(principal: Principal, scopes: frozenset[str], service_names
     if principal.tenant is not None:
         attributes["tenant"] = principal.tenant
     return _entity(uid("User", principal.uid), attributes)
+
+
+def alike(tells_by: frozenset[str], principal: Principal) -> Hashable:
+    """What all principals have in common that policies which look at these attributes cannot tell from `principal`.
+
+    The principal itself when nobody shares its decisions: when a policy names it, when it is no user, or when Cedar might
+    not take what its token says (then the question fails, and must fail for it alone, whoever asked before).
+    """
+    if "uid" in tells_by or not is_user(principal) or "#" in principal.issuer:
+        return principal
+    words = (principal.issuer, principal.subject, principal.tenant or "", *principal.scopes, *principal.roles)
+    if not all(map(str.isascii, words)):
+        return principal
+    return tuple([getattr(principal, attribute) for attribute in sorted(tells_by & _USER_ATTRIBUTES)])
 
 
 def is_operator(spiffe_id: str) -> bool:

@@ -2,16 +2,17 @@
 
 Two uses. Cedar asks every policy of a set about every request, so the set is cut into slices: the policies that can apply
 to a method on a route. And a decision is a function of the attributes that its slice *mentions*: only these are handed
-to Cedar, and when none of them changes between two requests, neither does the decision.
+to Cedar, and when none of them changes between two requests, neither does the decision. The same holds for principals: two
+users that agree in all that a slice mentions of them are decided alike.
 
-Every doubt widens: a scope that is not understood reaches everything, a bare `context` mentions every attribute. Too wide
-a slice costs time; too narrow a one would lose a `forbid`.
+Every doubt widens: a scope that is not understood reaches everything, a bare `context` mentions every attribute, a bare
+`principal` all of who it is. Too wide a slice costs time; too narrow a one would lose a `forbid`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ from edge.authz.schema import ATTRIBUTES, GROUP_OF
 
 EVERYWHERE: Final = ("", "")
 """A reach is (`Service` or `Route`, its name), or this."""
+
+WHOLE: Final = "uid"
+"""Mention of a principal as such: nobody else is decided like it."""
 
 VARYING: Final = frozenset(("conn.mtls", "conn.peer", "conn.ip", "token.age", "path", "params", "now"))
 """Mentions whose value can differ between two requests of one principal to one route."""
@@ -48,6 +52,8 @@ class Policy:
     reach: tuple[str, str]
     mentions: frozenset[str]
     """Context attributes it looks at, dotted; the name of a record alone means that only its presence is asked."""
+    tells_by: frozenset[str]
+    """Attributes of the principal that it looks at, or `WHOLE`. The principal's type is always looked at."""
     asked_scopes: frozenset[str]
     """OAuth scopes that its conditions look for in `principal.scopes`."""
     named_services: frozenset[str]
@@ -63,6 +69,8 @@ class Slice:
     entities: cedarpy.Entities
     """What no request changes: the actions, and the services that the policies name."""
     mentions: frozenset[str]
+    tells_by: frozenset[str]
+    """Attributes by which it can tell two users apart, or `WHOLE`."""
     is_settled: bool
     """Principal, route and method alone determine the decision."""
 
@@ -70,9 +78,11 @@ class Slice:
 def policy(node: pst.Template, *, file: str, line: int) -> Policy:
     """Read the parsed and validated `node`, which is already named by its `@id`."""
     mentions: set[str] = set()
+    tells_by: set[str] = set() if isinstance(node.principal, pst.ScopeAny | pst.ScopeIs) else {WHOLE}
     scopes: set[str] = set()
     for clause in node.clauses:
         _collect(clause.expr, mentions, scopes)
+        _collect_told(clause.expr, tells_by)
     return Policy(
         id=node.id,
         effect=node.effect,
@@ -82,6 +92,7 @@ def policy(node: pst.Template, *, file: str, line: int) -> Policy:
         methods=_methods(node.action),
         reach=_reach(node.resource),
         mentions=frozenset(mentions),
+        tells_by=frozenset(tells_by),
         asked_scopes=frozenset(scopes),
         named_services=frozenset(
             each.id
@@ -117,6 +128,9 @@ def cut(
 
 def _slice(policies: tuple[Policy, ...], services: Mapping[str, str]) -> Slice:
     mentions = frozenset(mention for each in policies for mention in each.mentions)
+    tells_by = {attribute for each in policies for attribute in each.tells_by}
+    if "token" in mentions:  # its claims are the principal's as well
+        tells_by.add(WHOLE)
     named = {name: services[name] for each in policies for name in each.named_services}
     static = {each.id: each.node for each in policies}
     return Slice(
@@ -124,6 +138,7 @@ def _slice(policies: tuple[Policy, ...], services: Mapping[str, str]) -> Slice:
         handle=cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=static, template_links=())),
         entities=cedarpy.Entities.from_json_str(json.dumps(facts.shared_entities(named))),
         mentions=mentions,
+        tells_by=frozenset(tells_by),
         is_settled=not mentions & VARYING,
     )
 
@@ -134,12 +149,7 @@ def walk(node: object) -> Iterator[object]:
     while pending:
         current = pending.pop()
         yield current
-        if isinstance(current, Mapping):
-            pending.extend(current.values())
-        elif isinstance(current, tuple):
-            pending.extend(current)
-        elif is_dataclass(current) and not isinstance(current, type):
-            pending.extend(getattr(current, each.name) for each in fields(current))
+        pending.extend(_children(current))
 
 
 def _methods(action: pst.ActionConstraint) -> frozenset[str]:
@@ -176,16 +186,34 @@ def _collect(expr: object, mentions: set[str], scopes: set[str]) -> None:
             left=pst.GetAttr(base=pst.Var(name="principal"), attr="scopes"),
         ):
             scopes |= {each.value for each in walk(expr.right) if isinstance(each, pst.StringLit)}
-    if isinstance(expr, Mapping):
-        children: tuple[object, ...] = tuple(expr.values())
-    elif isinstance(expr, tuple):
-        children = expr
-    elif is_dataclass(expr) and not isinstance(expr, type):
-        children = tuple(getattr(expr, each.name) for each in fields(expr))
-    else:
-        return
-    for child in children:
+    for child in _children(expr):
         _collect(child, mentions, scopes)
+
+
+def _collect_told(expr: object, tells_by: set[str]) -> None:
+    """Add what `expr` looks at of the principal. All of it, but for three forms that are known to look at less."""
+    match expr:
+        case pst.Var(name="principal"):
+            tells_by.add(WHOLE)
+        case pst.GetAttr(base=pst.Var(name="principal"), attr=attribute):
+            tells_by.add(attribute)
+        case pst.HasAttr(base=pst.Var(name="principal"), attrs=attributes):
+            tells_by.add(attributes[0])
+        case pst.Is(base=pst.Var(name="principal"), in_expr=None):
+            pass
+        case _:
+            for child in _children(expr):
+                _collect_told(child, tells_by)
+
+
+def _children(expr: object) -> Iterable[object]:
+    if isinstance(expr, Mapping):
+        return expr.values()
+    if isinstance(expr, tuple):
+        return expr
+    if is_dataclass(expr) and not isinstance(expr, type):
+        return [getattr(expr, each.name) for each in fields(expr)]
+    return ()
 
 
 def _context_path(expr: object) -> tuple[str, ...] | None:

@@ -313,11 +313,82 @@ def test_a_long_path_is_decided_but_not_remembered(monkeypatch: pytest.MonkeyPat
 
 def test_the_memory_is_bounded_and_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "SETTLED_MAX", 8)
-    step, regular, counting = authorizer(PERMIT_ALL), user(), Counting(monkeypatch)
+    step, regular, counting = authorizer(permit_when("principal == principal")), user(), Counting(monkeypatch)
     for _ in range(30):
         ask(step, user())
         ask(step, regular)
     assert counting.evaluations == 31
+
+
+def test_users_that_the_policies_cannot_tell_apart_cost_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, counting = authorizer(SHIPPED), Counting(monkeypatch)
+    answers = [ask(step, user("read", subject=f"user-{number}", tenant=str(number))) for number in range(20)]
+    assert counting.evaluations == 1
+    assert [answer.principal.subject for answer in answers if isinstance(answer, Permit)] == [
+        f"user-{number}" for number in range(20)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "yes", "no"),
+    [
+        ('principal is Edge::User && principal.subject == "alice"', user(), user(subject="bob")),
+        ('principal is Edge::User && principal.scopes.contains("read")', user("read"), user("other")),
+        ("principal is Edge::User && principal has tenant", user(tenant="acme"), user()),
+        (
+            'principal is Edge::User && principal has tenant && principal.tenant == "a"',
+            user(tenant="a"),
+            user(tenant="b"),
+        ),
+        (
+            'principal is Edge::User && principal.roles.contains("admin")',
+            replace(user(), roles=frozenset(["admin"])),
+            user(),
+        ),
+        (
+            'principal is Edge::User && principal.issuer == "https://other.example/"',
+            replace(user(), issuer="https://other.example/"),
+            user(),
+        ),
+        ('principal == Edge::User::"https://idp.example.com/#alice"', user(), user(subject="bob")),
+        ('principal in Edge::User::"https://idp.example.com/#alice"', user(), user(subject="bob")),
+        (
+            'principal is Edge::User && [principal].contains(Edge::User::"https://idp.example.com/#alice")',
+            user(),
+            user(subject="bob"),
+        ),
+        ('context has token.acr && context.token.acr == "2"', user(acr="2"), user(acr="1")),
+        ("context has token", user(), replace(user(), issued_ns=0)),
+        ("principal is Edge::Anonymous", ANONYMOUS, user()),
+    ],
+)
+def test_what_a_policy_looks_at_of_the_principal_is_never_shared(condition: str, yes: Principal, no: Principal) -> None:
+    step = authorizer(permit_when(condition))
+    asked = [isinstance(ask(step, who), Permit) for who in (yes, no, replace(yes), replace(no), yes, no)]
+    assert asked == [True, False] * 3
+
+
+def test_a_principal_named_in_the_head_of_a_policy_is_told_from_all_others() -> None:
+    named = 'principal == Edge::User::"https://idp.example.com/#mallory"'
+    step = authorizer(PERMIT_ALL, f'@id("f") forbid ({named}, action, resource);')
+    asked = [isinstance(ask(step, user(subject=who)), Permit) for who in ("alice", "mallory", "bob", "mallory")]
+    assert asked == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        user(subject="\ud800"),
+        replace(user(), issuer="https://idp.example.com/#x"),
+        replace(user(), roles=frozenset(["\udfff"])),
+    ],
+)
+def test_what_cedar_does_not_take_is_denied_whoever_was_permitted_before(strange: Principal) -> None:
+    step = authorizer(PERMIT_ALL)
+    alone = ask(authorizer(PERMIT_ALL), strange)
+    assert isinstance(alone, Denial)
+    assert isinstance(ask(step, user()), Permit)
+    assert ask(step, strange) == alone
 
 
 # Each condition twice: as Cedar text, and as what a reader understands by it.
@@ -331,6 +402,8 @@ _CONDITIONS: list[tuple[str, Callable[[Principal, str, Route, Request, Peer], bo
     ),
     ("principal is Edge::User && principal has tenant", lambda who, *_: who.tenant is not None),
     ("principal is Edge::Anonymous", lambda who, *_: who.is_anonymous),
+    ('principal is Edge::User && principal.subject == "alice"', lambda who, *_: who.subject == "alice"),
+    ('principal == Edge::User::"https://idp.example.com/#bob"', lambda who, *_: who.subject == "bob"),
     ('resource == Edge::Route::"refunds"', lambda who, how, where, what, of: where.name == "refunds"),
 ]
 _ACTIONS = [
@@ -349,7 +422,13 @@ _POLICIES = st.tuples(
     st.sampled_from(_RESOURCES),
     st.sampled_from(_CONDITIONS),
 )
-_CALLERS = (user("read"), user(tenant="acme"), user("read", "write"), ANONYMOUS)
+_CALLERS = (
+    user("read"),
+    user("read", subject="bob"),
+    user(tenant="acme"),
+    user("read", "write", subject="bob"),
+    ANONYMOUS,
+)
 _QUESTIONS = st.tuples(
     st.sampled_from(_CALLERS),
     st.sampled_from(["GET", "POST", "OPTIONS", "TRACE"]),

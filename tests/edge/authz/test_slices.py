@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edge.authz.schema import GROUP_OF
-from edge.authz.slices import EVERYWHERE, Policy
+from edge.authz.slices import EVERYWHERE, WHOLE, Policy
 from tests.edge.authz.house import bundle, permit_when
 
 READ = frozenset(("GET", "HEAD"))
@@ -132,3 +132,41 @@ def test_the_native_set_knows_policies_by_their_own_ids() -> None:
 )
 def test_a_slice_is_settled_when_nothing_it_mentions_can_change(condition: str, settled: bool) -> None:
     assert bundle(permit_when(condition)).slices["orders", "GET"].is_settled == settled
+
+
+@pytest.mark.parametrize(
+    ("condition", "tells_by"),
+    [
+        ("true", set()),
+        ("principal is Edge::User", set()),
+        ('principal is Edge::User && principal.scopes.contains("a")', {"scopes"}),
+        ('principal is Edge::User && principal["scopes"].contains("a")', {"scopes"}),
+        ('principal is Edge::User && principal has tenant && principal.tenant like "a*"', {"tenant"}),
+        ("principal is Edge::User && {s: principal.subject}.s == principal.issuer", {"subject", "issuer"}),
+        ('principal is Edge::User && [principal.subject, "a"].contains("a")', {"subject"}),
+        ("principal == principal", {WHOLE}),
+        ("[principal].contains(principal)", {WHOLE}),
+        ("(if true then principal else principal) == principal", {WHOLE}),
+        ('principal in Edge::User::"a#b"', {WHOLE}),
+        ('principal is Edge::User in Edge::User::"a#b"', {WHOLE}),
+        ("context has token", {WHOLE}),
+        ('context has token.acr && context.token.acr == "2"', {WHOLE}),
+        ("context == context", {WHOLE}),
+    ],
+)
+def test_what_is_looked_at_of_the_principal_is_noticed(condition: str, tells_by: set[str]) -> None:
+    assert bundle(permit_when(condition)).slices["orders", "GET"].tells_by == tells_by
+
+
+@pytest.mark.parametrize(
+    ("head", "tells_by"),
+    [
+        ("principal", set()),
+        ("principal is Edge::User", set()),
+        ('principal == Edge::User::"a#b"', {WHOLE}),
+        ('principal in Edge::User::"a#b"', {WHOLE}),
+        ('principal is Edge::User in Edge::User::"a#b"', {WHOLE}),
+    ],
+)
+def test_a_head_that_names_principals_tells_them_apart(head: str, tells_by: set[str]) -> None:
+    assert bundle(f'@id("p") permit ({head}, action, resource);').slices["orders", "GET"].tells_by == tells_by
