@@ -18,10 +18,10 @@ from edge.authn.io_keyset import KeySets
 from edge.authz.evaluate import Authorizer
 from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
 from edge.forward.io_pool import UpstreamTrust
-from edge.limit.limiter import Limiter
+from edge.limit.limiter import Asked, Limiter
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
 from edge.model.http import Request
-from edge.model.identity import Peer, Principal
+from edge.model.identity import Peer, Principal, Standing
 from edge.model.route import RouteMatch
 from edge.routing.match import match
 from edge.routing.table import Table
@@ -52,6 +52,16 @@ class Walk:
     match: RouteMatch | None = field(default=None)
     principal: Principal | None = field(default=None)
     permit: Permit | None = field(default=None)
+    asked: Asked | None = field(default=None)
+
+
+@dataclass(slots=True, eq=False)
+class _Settled:
+    """What the steps up to the permit said about a head that the shell keeps by its bytes, and what it rests on."""
+
+    sni: str | None
+    standing: Standing
+    permit: Permit
 
 
 def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | Need:
@@ -63,6 +73,9 @@ def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admissio
         Refusal, Unavailable: with the answer that `respond/problem.py` maps them to.
     """
     request, peer = walk.request, walk.peer
+    admission = _decide_again(gateway, walk, wall_ns, mono_ns)
+    if admission is not None:
+        return admission
 
     # route: also 421, because the table knows the hosts.
     if walk.match is None:
@@ -90,9 +103,44 @@ def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admissio
         if isinstance(decision, Denial):
             raise Forbidden(decision)
         walk.permit = decision
+        _settle(gateway, walk, decision)
 
     # limit: after the permit, so that refused requests cost the principal nothing.
-    admission = gateway.limiter.admit(walk.permit, peer, mono_ns)
-    if isinstance(admission, Exhausted):
-        raise QuotaExceeded(admission)
+    waited = walk.asked.verdict if walk.asked is not None else None
+    verdict = waited or gateway.limiter.admit(walk.permit, peer, mono_ns)
+    if isinstance(verdict, Exhausted):
+        raise QuotaExceeded(verdict)
+    if isinstance(verdict, Asked):
+        walk.asked = verdict
+    return verdict
+
+
+def _settle(gateway: Gateway, walk: Walk, permit: Permit) -> None:
+    """Keep what the head alone decided, for the next time that the same bytes come."""
+    memo, peer, standing = walk.request.memo, walk.peer, permit.principal.standing
+    if memo is not None and permit.is_settled and standing is not None and peer.spiffe_id is None:
+        memo[gateway] = _Settled(peer.sni, standing, permit)
+
+
+def _decide_again(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | None:
+    """The same bytes again: as before while everything still holds that the permit rests on and the bytes do not say.
+
+    None: walk all steps. Only what the head alone decides is ever settled, so what is left to ask is the connection (its
+    name, a certificate, the window of its address), the credential's standing, and a unit of each limit.
+    """
+    memo, peer = walk.request.memo, walk.peer
+    settled = memo.get(gateway) if memo is not None and walk.match is None else None
+    if (
+        settled is None
+        or peer.sni != settled.sni
+        or peer.spiffe_id is not None
+        or not settled.standing.holds(wall_ns)
+        or not gateway.shed.may_check(peer.prefix, mono_ns)
+    ):
+        return None
+    permit = settled.permit
+    admission = gateway.limiter.admit(permit, peer, mono_ns)
+    if not isinstance(admission, Admission):
+        return None  # nothing was taken
+    walk.match, walk.principal, walk.permit = permit.match, permit.principal, permit
     return admission

@@ -35,7 +35,7 @@ from edge.audit.record import (
 )
 from edge.audit.ring import LEVEL_OK, Ring
 from edge.errors import NotRecordable
-from edge.model.decision import Admission, Need
+from edge.model.decision import Admission, Need, Permit
 from edge.model.http import Request
 from edge.model.identity import Peer, Principal
 from edge.model.record import UpstreamFacts
@@ -120,20 +120,19 @@ class Recorder:
         if digits[:10] != known_s:
             clock = self._clock(digits)
         memo = request.memo
-        what = memo.get(match) if memo is not None else None
-        if what is None:
-            what = self._http(request) + (self._routes.get(match.route) or self._route(match.route))
+        known = memo.get(match) if memo is not None else None
+        if known is not None and known[0] is permit:
+            decided = known[1]
+        else:
+            decided = self._decided(request, permit)
             if memo is not None:
-                memo[match] = what
+                memo[match] = (permit, decided)
         # `or`: no fragment that is asked for here is empty, so a miss is the only falsy answer.
         prefix = (
             f'"event.action":"request","event.sequence":{ring.sequence},'
             f'"@timestamp":"{clock}.{digits[10:16]}Z","event.id":"{decision_id}",'
             f'{_ALLOWED}{bundle_hash}",'
-            f"{self._peers.get(peer) or self._peer(peer)}"
-            f"{self._principals.get(principal) or self._principal(principal)}"
-            f"{what}"
-            f"{self._decisions.get(permit.policies) or self._decision(permit.policies)}"
+            f"{self._peers.get(peer) or self._peer(peer)}{decided}"
             f"{self._charged(admission) if admission.quotas or admission.degraded else ''}"
         ).encode("ascii")
         if len(prefix) > MAX_PREFIX:
@@ -306,6 +305,15 @@ class Recorder:
             if principal.roles:
                 parts.append(f'"user.roles":{texts(sorted(principal.roles))},')
         return _keep(self._principals, principal, "".join(parts))
+
+    def _decided(self, request: Request, permit: Permit) -> str:
+        """Who asked for what, and which policies allowed it. No comma: the last fragment that every prefix has."""
+        principal, route = permit.principal, permit.match.route
+        return (
+            f"{self._principals.get(principal) or self._principal(principal)}{self._http(request)}"
+            f"{self._routes.get(route) or self._route(route)}"
+            f"{self._decisions.get(permit.policies) or self._decision(permit.policies)}"
+        )
 
     def _http(self, request: Request) -> str:
         return (

@@ -18,11 +18,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edge.authn.cache import Verified
 from edge.authn.issuer import IssuerSettings
 from edge.authn.keys import VerificationKey
 from edge.errors import CredentialRejected
-from edge.model.identity import Principal
+from edge.model.identity import Principal, Standing
 
 NS_PER_S = 1_000_000_000
 
@@ -32,8 +31,8 @@ _SCOPE = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)
 _MAX_VALUES = 256
 
 
-def verified(claims: dict[str, Any], settings: IssuerSettings, key: VerificationKey, now_ns: int) -> Verified:
-    """The caller, and how long the token speaks for it.
+def verified(claims: dict[str, Any], settings: IssuerSettings, key: VerificationKey, now_ns: int) -> Principal:
+    """The caller, with how long the token speaks for it.
 
     Raises: CredentialRejected.
     """
@@ -55,7 +54,8 @@ def verified(claims: dict[str, Any], settings: IssuerSettings, key: Verification
         raise CredentialRejected("issued-in-future")
     if not_before_s > now_s + settings.leeway_s:
         raise CredentialRejected("not-yet-valid")
-    principal = Principal(
+    from_s = max(not_before_s, issued_s) - settings.leeway_s
+    return Principal(
         method="jwt",
         issuer=settings.issuer,
         subject=_required_name(claims, "sub"),
@@ -69,9 +69,8 @@ def verified(claims: dict[str, Any], settings: IssuerSettings, key: Verification
         jwt_kid=key.kid,
         jwt_alg=key.algorithm,
         jwt_id=_name(claims, "jti"),
+        standing=Standing(key, from_s * NS_PER_S, expires_s * NS_PER_S),
     )
-    from_s = max(not_before_s, issued_s) - settings.leeway_s
-    return Verified(principal, key, from_s * NS_PER_S, expires_s * NS_PER_S)
 
 
 def _is_for_us(audience: object, ours: tuple[str, ...]) -> bool:

@@ -60,11 +60,12 @@ class Authorizer:
         self, request: Request, match: RouteMatch, principal: Principal, peer: Peer, now_ns: int
     ) -> Permit | Denial:
         """Decide. Denials are shared values; a permit is the caller's own."""
-        verdict = self._settled.young.get((principal, match.route, request.method))
+        key = (principal, match.route, request.method)
+        verdict = self._settled.young.get(key)
         if verdict is None:
             verdict = self._decide(request, match, principal, peer, now_ns)
         if isinstance(verdict, tuple):
-            return Permit(principal, match, verdict)
+            return Permit(principal, match, verdict, key in self._settled.young)
         return verdict
 
     def _decide(self, request: Request, match: RouteMatch, principal: Principal, peer: Peer, now_ns: int) -> _Verdict:

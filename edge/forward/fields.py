@@ -163,17 +163,16 @@ def request_head(admission: Admission, request: Request, peer: Peer, decision_id
     Takes an `Admission`: what was not authenticated, permitted and admitted cannot be put into a head.
     """
     route = admission.permit.match.route
+    principal = admission.permit.principal
     memo = request.memo
-    found: tuple[bytes, bytes | None] | None = memo.get(route) if memo is not None else None
-    if found is None:
-        found = _passed(request, route), request.field(b"traceparent")
+    found: tuple[Principal, bytes, bytes | None] | None = memo.get(route) if memo is not None else None
+    if found is None or found[0] is not principal:
+        found = principal, _passed(request, route) + _principal_head(principal), request.field(b"traceparent")
         if memo is not None:
             memo[route] = found
-    passed, raw_traceparent = found
-    principal = admission.permit.principal
-    return b"%b%b%bx-request-id: %b\r\n%b" % (
+    _, passed, raw_traceparent = found
+    return b"%b%bx-request-id: %b\r\n%b" % (
         passed,
-        _principal_heads.get(principal) or _principal_head(principal),
         _peer_head(peer, request.authority),
         decision_id.encode("ascii"),
         _traceparent(raw_traceparent, trace_hex),

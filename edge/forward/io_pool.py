@@ -33,7 +33,8 @@ MAX_IDLE_S = 55.0
 """Under the 60–75 s after which common servers close idle connections."""
 
 
-@dataclass(frozen=True, slots=True)
+# Looked up twice per request: one object per key (`Pool._key`), compared as such.
+@dataclass(frozen=True, slots=True, eq=False)
 class PoolKey:
     """What must agree for a connection to be used again."""
 

@@ -2,19 +2,20 @@
 
     admit → Admission            every limit of the route had a unit in hand; one was taken from each
           → Exhausted            a limit is known to be used up; nothing was taken
-          → Need                 ask the store; when fetched, admit the same permit again and get its verdict
+          → Asked                a `Need` to ask the store; when fetched, it holds the verdict
 
 Laws:
 
 - One unit of every limit that applies, or of none.
-- After the `Need` of a permit was fetched, the next `admit` of that permit returns the verdict that was reached for it:
-  a request asks at most one `Need`, and cannot lose its unit to a request that came later.
+- The verdict reached while a request waited is in the `Asked` that it was given, and nobody else has it: a request asks
+  at most once, and cannot lose its unit to one that came later.
 - A limit that is known to be used up costs no question. A store that is known to be away costs no waiting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -27,7 +28,6 @@ from edge.model.route import Route
 
 _NS = 1_000_000_000
 _MAX_PLANS = 16_384
-_MAX_VERDICTS = 4_096
 
 Attempt = Callable[[int, Ticket | None], tuple[Lease, ...]]
 """(now_ns, answered ticket) → the leases that still lack a unit; none = the verdict is reached."""
@@ -55,17 +55,23 @@ class _Plan:
         """The leases depend on the address too and stand under (principal, route, prefix)."""
 
 
+@dataclass(slots=True, eq=False)
+class Asked(Need):
+    """What one request waits for. The unit it is given is taken when the store's answer comes, not when it is looked at."""
+
+    verdict: Admission | Exhausted | None = None
+
+
 class Limiter:
     """All limits of one generation of the configuration."""
 
     def __init__(self, settings: Sequence[LimitSettings], store: Store) -> None:
         self._settings = tuple(settings)
         self._store = store
-        # Both owned by this limiter and used from the worker's loop only.
+        # Owned by this limiter and used from the worker's loop only.
         self._plans: Recent[tuple[object, ...], _Plan] = Recent(_MAX_PLANS)
-        self._verdicts: dict[Permit, Admission | Exhausted] = {}
 
-    def admit(self, permit: Permit, peer: Peer, now_ns: int) -> Admission | Exhausted | Need:
+    def admit(self, permit: Permit, peer: Peer, now_ns: int) -> Admission | Exhausted | Asked:
         """Take one unit of every limit of the route, or none.
 
         `now_ns` is monotonic (`time.monotonic_ns()`), never the wall clock: a clock that is set back would let a lease
@@ -74,10 +80,6 @@ class Limiter:
         Raises (from `Need.fetch`):
             StoreUnavailable: the store does not answer and a limit says `closed`; then 503.
         """
-        if self._verdicts:
-            verdict = self._verdicts.pop(permit, None)
-            if verdict is not None:
-                return verdict
         principal, route = permit.principal, permit.match.route
         plan = self._plans.young.get((principal, route))
         if plan is None or plan.by_address:
@@ -92,21 +94,20 @@ class Limiter:
             return Admission(permit)
         result = self._decide(permit, leases, now_ns, None)
         if isinstance(result, tuple):
-            return Need("quota", partial(self._store.settle, partial(self._attempt, permit, leases)))
+            return self._ask(permit, leases)
         return result
 
-    def _attempt(
-        self, permit: Permit, leases: tuple[Lease, ...], now_ns: int, ticket: Ticket | None
-    ) -> tuple[Lease, ...]:
-        """One try of a waiting request: keep the verdict for its next `admit`, or name what it lacks."""
-        result = self._decide(permit, leases, now_ns, ticket)
-        if isinstance(result, tuple):
-            return result
-        if len(self._verdicts) >= _MAX_VERDICTS:
-            # Left behind by requests whose downstream went away between the fetch and the next `admit`.
-            del self._verdicts[next(iter(self._verdicts))]
-        self._verdicts[permit] = result
-        return ()
+    def _ask(self, permit: Permit, leases: tuple[Lease, ...]) -> Asked:
+        def attempt(now_ns: int, ticket: Ticket | None) -> tuple[Lease, ...]:
+            """One try of the waiting request: keep the verdict, or name what it lacks."""
+            result = self._decide(permit, leases, now_ns, ticket)
+            if isinstance(result, tuple):
+                return result
+            asked.verdict = result
+            return ()
+
+        asked = Asked("quota", partial(self._store.settle, attempt))
+        return asked
 
     def _decide(
         self, permit: Permit, leases: tuple[Lease, ...], now_ns: int, ticket: Ticket | None

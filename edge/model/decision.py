@@ -31,6 +31,8 @@ class Permit:
     match: RouteMatch
     policies: tuple[str, ...]
     """Ids of the policies that decided, sorted."""
+    is_settled: bool = False
+    """Principal, route and method alone decided: the same three are permitted again, whenever and from wherever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +21,26 @@ class Peer:
     spiffe_id: str | None = None
     """Proven identity of the client certificate; None when the listener does not ask for one."""
     certificate_sha256: str | None = None
+
+
+class Lapsing(Protocol):
+    """What a credential was verified with, and until when that may be relied on (nanoseconds since the epoch)."""
+
+    valid_until_ns: int
+
+
+# Judged at every use of a remembered credential: not frozen, see the note in model/http.py.
+@dataclass(slots=True, eq=False)
+class Standing:
+    """How long a verified credential speaks for its principal: by its own dates, and as long as its key is relied on."""
+
+    key: Lapsing
+    not_before_ns: int
+    expires_ns: int
+
+    def holds(self, now_ns: int) -> bool:
+        """Whether what was verified still holds; `now_ns` since the epoch."""
+        return self.not_before_ns <= now_ns < self.expires_ns and now_ns < self.key.valid_until_ns
 
 
 # Identity is the object: steps key their small per-principal caches by it, so `eq=False`.
@@ -43,6 +64,8 @@ class Principal:
     jwt_kid: str | None = None
     jwt_alg: str | None = None
     jwt_id: str | None = None
+    standing: Standing | None = None
+    """None where nothing was presented with the request itself: anonymous, or proven by the connection."""
 
     @property
     def is_anonymous(self) -> bool:

