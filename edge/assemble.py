@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -29,29 +29,28 @@ from edge.authz import policies, schema
 from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
 from edge.config.settings import Config, Identity
+from edge.control.table import ROUTES, ControlRoute
 from edge.downstream import Shared
 from edge.errors import NotReady
+from edge.forward.asgi import AsgiApp
 from edge.forward.balance import RoundRobin
 from edge.forward.io_pool import Pool, UpstreamTrust, generations
 from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter
 from edge.limit.store import StoreSettings
-from edge.model.route import PathPattern, Route, Upstream, Wildcard
+from edge.model.route import PathPattern, Route, Upstream
 from edge.observe import Observer
 from edge.pipeline import Gateway
-from edge.routing import table
+from edge.routing import pattern, table
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid, verify
 
-_CONTROL = "edge"
+_CONTROL = "edge.control"
+"""No service of services.yaml can have this name: a dot is not allowed there."""
 _CONTROL_ID = "spiffe://edge.invalid/gw/edge"
 """The control app is no service that anybody could dial: `.invalid` is reserved for names that never exist (RFC 6761)."""
-_CONTROL_POLICY = b"""\
-@id("edge-control-read")
-permit (principal, action in Edge::Action::"read", resource in Edge::Service::"edge");
-"""
 
 
 def open_shared(
@@ -91,27 +90,25 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     )
 
 
-def build_admin(gateway: Gateway, shared: Shared, hosts: Sequence[str]) -> Gateway:
-    """The admin listener's generation: built-in routes to this process, read-only, under a policy like any other."""
-    routes = [
-        Route(
-            name=name,
-            pattern=pattern,
-            hosts=tuple(hosts),
-            methods=("GET", "HEAD"),
-            upstream=Upstream(_CONTROL, _CONTROL_ID),
-            auth=(),
-            public_reason="the admin listener is reached from this machine only, and answers facts, not secrets",
-        )
-        for name, pattern in (
-            ("edge-control", PathPattern("/v1/**", ("v1", Wildcard.REST))),
-            ("edge-metrics", PathPattern("/metrics", ("metrics",))),
-        )
-    ]
+def build_control(
+    listener: str,
+    gateway: Gateway,
+    shared: Shared,
+    application: AsgiApp,
+    *,
+    hosts: Sequence[str] | None,
+    services: Mapping[str, str],
+) -> Gateway:
+    """The generation of a listener whose one upstream is this process: the rows of `control.table`, under their own policies.
+
+    `hosts` None: any. `services`: name → SPIFFE ID, of services.yaml; a certificate of any other service is nobody here.
+    """
+    rows = ROUTES[listener]
+    routes = [_control_route(row) for row in rows]
     bundle = policies.compile(
-        [PolicySource("built-in", _CONTROL_POLICY)],
+        [PolicySource(f"built-in {listener}", row.policy.encode("ascii")) for row in rows],
         schema=PolicySource("built-in", schema.TEXT.encode("ascii")),
-        services={_CONTROL: _CONTROL_ID},
+        services={**services, _CONTROL: _CONTROL_ID},
         routes=routes,
     )
     return replace(
@@ -119,6 +116,23 @@ def build_admin(gateway: Gateway, shared: Shared, hosts: Sequence[str]) -> Gatew
         routes=table.compile(routes, hosts),
         authorizer=Authorizer(bundle),
         limiter=Limiter((), shared.store),
+        application=application,
+    )
+
+
+def _control_route(row: ControlRoute) -> Route:
+    path = pattern.parse(row.path)
+    assert isinstance(path, PathPattern), row.path
+    return Route(
+        name=row.name,
+        pattern=path,
+        hosts=(),
+        methods=row.methods,
+        upstream=Upstream(_CONTROL, _CONTROL_ID, timeout_s=row.timeout_s, is_local=True),
+        auth=row.auth,
+        public_reason=None if row.auth else row.open_because,
+        forward_token=row.forward_token,
+        max_body_bytes=row.max_body_bytes,
     )
 
 

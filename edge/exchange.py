@@ -4,7 +4,7 @@ A shell (HTTP/1.1, ASGI for HTTP/2) parses, makes an `Exchange`, feeds it the bo
 `Downstream`. The exchange walks the line, awaits what a step `Need`s, forwards, and closes the record. Laws:
 
 - The slot in the ring is taken before the upstream is contacted, and completed exactly once, whatever happens.
-- `_rescue` is the one place where an unexpected exception ends; it becomes `internal` and fails closed.
+- `_failed` is the one place where an unexpected exception ends; it becomes `internal` and fails closed.
 - A request is sent again only if it has no body, its method is idempotent, and a connection that had waited in the pool
   closed before one byte of an answer (RFC 9110 §9.2.2).
 - `strict`: the slot is on disk before the upstream is contacted, the leaf before the last byte of the answer.
@@ -22,6 +22,7 @@ from typing import Any
 from edge.account import Account
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.asgi import LocalCall, asgi_scope
 from edge.forward.balance import Address
 from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
@@ -51,7 +52,7 @@ class Exchange:
     request: Request | None = None
     _walk: Walk | None = None
     _admission: Admission | None = None
-    _connection: UpstreamConnection | None = None
+    _connection: UpstreamConnection | LocalCall | None = None
     _dialled: Pinned | None = None
     _task: asyncio.Task[None] | None = None
     _body: tuple[bytes, ...] = ()
@@ -165,11 +166,8 @@ class Exchange:
             if to_disk is not None:
                 self._await(to_disk, self._connect)
                 return
-        except EdgeError as exc:
-            self.refuse(exc)
-            return
         except Exception as exc:
-            self._rescue(exc)
+            self._failed(exc)
             return
         self._connect()
 
@@ -188,19 +186,9 @@ class Exchange:
     async def _fetch(self, need: Need, then: Callable[[], None]) -> None:
         try:
             await need.fetch()
-        except asyncio.CancelledError:
-            raise
-        except UpstreamError as exc:
-            self._task = None
-            self._upstream_error(exc)
-            return
-        except EdgeError as exc:
-            self._task = None
-            self.refuse(exc)
-            return
         except Exception as exc:
             self._task = None
-            self._rescue(exc)
+            self._failed(exc)
             return
         self._task = None
         if not self._is_over:
@@ -214,16 +202,17 @@ class Exchange:
             pinned, self._dialled = self._dialled, None
             if pinned is None:
                 pool, upstream = self._shared.pool, self._admission.permit.match.route.upstream
+                if upstream.is_local:
+                    self._call(self._admission)
+                    return
                 addresses = pool.addresses(upstream)
                 pinned = pool.acquire(upstream, addresses[0])
                 if pinned is None:
                     self._await(Need("dial", partial(self._dial, addresses)), self._connect)
                     return
             self._send(pinned)
-        except UpstreamError as exc:
-            self._upstream_error(exc)
         except Exception as exc:
-            self._rescue(exc)
+            self._failed(exc)
 
     async def _dial(self, addresses: tuple[Address, ...]) -> None:
         assert self._admission is not None
@@ -237,12 +226,6 @@ class Exchange:
         self._connection = connection = pinned.connection
         trace_hex = _random_bytes(24).hex().encode("ascii")
         head = request_head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
-        if request.content_length is not None:
-            framing = b"content-length: %d\r\n\r\n" % request.content_length
-        elif request.chunked:
-            framing = b"transfer-encoding: chunked\r\n\r\n"
-        else:
-            framing = b"\r\n"
         is_complete = self._body_ended
         if self._body:
             body = b"".join(map(self._framed, self._body))
@@ -253,8 +236,25 @@ class Exchange:
             body += b"0\r\n\r\n"
         if is_complete:
             self._arm()
-        connection.start(self, head + framing + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
-        if self._wants_continue and not is_complete:
+        connection.start(self, head + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
+        if self._wants_continue or self._body_paused:
+            self._let_body_come()
+
+    def _call(self, admission: Admission) -> None:
+        """The upstream is the application in this process."""
+        request, application = self.request, self._gateway.application
+        assert request is not None
+        assert application is not None
+        call = LocalCall(application, self, asgi_scope(admission, request, self.peer, self.decision_id))
+        self._connection = call
+        self._arm()
+        body, self._body = b"".join(self._body), ()
+        call.send(body, is_complete=self._body_ended)
+        self._spawn(self._fetch(Need("local", call.run), lambda: None))  # its end came as any answer's end
+        self._let_body_come()
+
+    def _let_body_come(self) -> None:
+        if self._wants_continue and not self._body_ended:
             self._wants_continue = False
             self.downstream.send_continue()
         if self._body_paused:
@@ -263,7 +263,7 @@ class Exchange:
 
     @property
     def _is_chunked(self) -> bool:
-        return self.request is not None and self.request.chunked
+        return self.request is not None and self.request.chunked and not isinstance(self._connection, LocalCall)
 
     def _framed(self, body: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked and body else body
@@ -363,8 +363,13 @@ class Exchange:
         self._end()
         self.downstream.cut()
 
-    def _rescue(self, error: Exception) -> None:
-        self._shared.report(error)
+    def _failed(self, error: Exception) -> None:
+        """A step, or what was awaited for it, did not do."""
+        if isinstance(error, UpstreamError):
+            self._upstream_error(error)
+            return
+        if not isinstance(error, EdgeError):
+            self._shared.report(error)
         self.refuse(error)
 
     def refuse(self, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
 from edge.authz.evaluate import Authorizer
 from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
+from edge.forward.asgi import AsgiApp
 from edge.forward.io_pool import UpstreamTrust
 from edge.limit.limiter import Asked, Limiter
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
@@ -41,6 +42,8 @@ class Gateway:
     """Behind `authenticator`; here for the timer that renews them."""
     bundle_hash: str
     problem_base: str
+    application: AsgiApp | None = None
+    """The upstream in this process, for routes whose `upstream.is_local`."""
 
 
 @dataclass(slots=True, eq=False)

@@ -36,6 +36,8 @@ class Wire(Protocol):
 class Stream:
     """What the application is told about one request beside the ASGI scope, in `scope["state"]["edge"]`."""
 
+    is_secure = True
+
     def __init__(self, connection: Wire, stream_id: int, head: list[RawField], *, has_body: bool) -> None:
         self._connection = connection
         self._id = stream_id
@@ -88,12 +90,10 @@ class Stream:
         self._connection.reset(self._id)
 
 
-def stream_of(scope: Any) -> Stream:
-    """The stream behind an ASGI scope. Raises: KeyError when this module did not make the scope."""
-    stream = scope["state"][STATE]
-    if not isinstance(stream, Stream):
-        raise KeyError(STATE)
-    return stream
+def stream_of(scope: Any) -> Stream | None:
+    """The stream behind an ASGI scope; None when this module did not make the scope."""
+    stream = scope.get("state", {}).get(STATE)
+    return stream if isinstance(stream, Stream) else None
 
 
 class Buffer(StreamBuffer):
@@ -129,7 +129,7 @@ class Tasks(TaskGroup):
     """Hypercorn's, with the stream itself in the place of a queue bounded by the number of its events."""
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
-        stream = stream_of(scope)
+        stream: Stream = scope["state"][STATE]
         self.spawn(_call, app, scope, stream, send)
         return stream.put
 

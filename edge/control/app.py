@@ -1,34 +1,26 @@
-"""The Quart application of the control plane: what an operator may read about a running gateway, as JSON.
+"""The Quart application of one listener's control plane, made from its rows of the table.
 
-It is an upstream (`forward/asgi.py`), so whoever gets here was admitted by the line. It changes nothing: reload, revoke and
-the rest go over the control socket, where the kernel says who asks.
+It is an upstream (`forward/asgi.py`), so whoever gets here was admitted by the line, and Quart's own routing finds again what
+the line matched.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+import re
+from functools import partial
 
-from quart import Quart, Response, jsonify
+from quart import Quart
 
-Facts = Mapping[str, object]
+from edge.control.inside import Inside
+from edge.control.table import ROUTES
 
 
-def create_app(status: Callable[[], Facts], routes: Callable[[], list[Facts]], metrics: Callable[[], bytes]) -> Quart:
-    """`status`, `routes` and `metrics` are asked at each request, so an answer is never older than a reload."""
-    app = Quart("edge.control")
-
-    @app.get("/v1/status")
-    async def show_status() -> Response:
-        return jsonify(dict(status()))
-
-    @app.get("/v1/routes")
-    async def show_routes() -> Response:
-        return jsonify({"routes": [dict(route) for route in routes()]})
-
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
-        # In a thread: 100 series take 15 ms to print, and requests go on meanwhile.
-        return Response(await asyncio.to_thread(metrics), content_type="text/plain; version=0.0.4; charset=utf-8")
-
+def create_app(listener: str, inside: Inside) -> Quart:
+    """`listener` is a key of `ROUTES`."""
+    app = Quart(f"edge.control.{listener}")
+    # What a handler raises comes out of the application, and ends as any failure of an upstream does: one error format.
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    for row in ROUTES[listener]:
+        path = re.sub(r"\{(\w+)\}", r"<\1>", row.path)
+        app.add_url_rule(path, row.name, partial(row.handle, inside), methods=list(row.methods))
     return app

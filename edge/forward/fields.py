@@ -1,7 +1,7 @@
 """The head that the upstream gets, rebuilt from what the policy saw; nothing is copied unread.
 
 Removed: hop-by-hop fields and those nominated in `Connection` (RFC 9110 §7.6.1), every managed field a client sent, the
-credential unless the route forwards it, and framing, which the protocol file sets itself. Added: the verified identity,
+credential unless the route forwards it, and framing, which is said anew. Added: the verified identity,
 `X-Request-Id`, `Forwarded` (RFC 7239), `X-Forwarded-*` and `traceparent` (W3C Trace Context).
 """
 
@@ -157,7 +157,7 @@ def upstream_path(route: Route, path: str) -> str:
 
 
 def request_head(admission: Admission, request: Request, peer: Peer, decision_id: str, trace_hex: bytes) -> bytes:
-    """Request line and fields in wire form of HTTP/1.1, without framing fields and without the final empty line.
+    """The whole head in wire form of HTTP/1.1, with the framing that the request's body will have.
 
     `trace_hex` is 48 random hexadecimal digits: a trace id (32), used when the client brings no valid trace, and a span id.
     Takes an `Admission`: what was not authenticated, permitted and admitted cannot be put into a head.
@@ -171,11 +171,16 @@ def request_head(admission: Admission, request: Request, peer: Peer, decision_id
         if memo is not None:
             memo[route] = found
     _, passed, raw_traceparent = found
-    return b"%b%bx-request-id: %b\r\n%b" % (
+    if request.content_length is not None:
+        framing = b"content-length: %d\r\n\r\n" % request.content_length
+    else:
+        framing = b"transfer-encoding: chunked\r\n\r\n" if request.chunked else b"\r\n"
+    return b"%b%bx-request-id: %b\r\n%b%b" % (
         passed,
         _peer_head(peer, request.authority),
         decision_id.encode("ascii"),
         _traceparent(raw_traceparent, trace_hex),
+        framing,
     )
 
 

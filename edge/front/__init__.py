@@ -1,9 +1,8 @@
 """The public shells: bytes of a downstream ⇄ the line."""
 
-from edge.front.asgi import PublicApp
 from edge.front.deadlines import Deadlines
 from edge.front.front import Front
 from edge.front.http1 import Http1
 from edge.front.hypercorn import Http2
 
-__all__ = ["Deadlines", "Front", "Http1", "Http2", "PublicApp"]
+__all__ = ["Deadlines", "Front", "Http1", "Http2"]

@@ -1,7 +1,7 @@
 """The front's side of a connection that chose HTTP/2: budgets, deadlines and drain around Hypercorn's server.
 
 `Http1` sees the ALPN when the handshake is done and gives the transport to `Http2` before a byte was read, so that no byte of
-HTTP/1.1 ever meets another parser, and none of HTTP/2 meets llhttp. What a single request may take is `front/asgi`'s to say.
+HTTP/1.1 ever meets another parser, and none of HTTP/2 meets llhttp. What a single request may take is `dataplane`'s to say.
 """
 
 from __future__ import annotations

@@ -21,6 +21,10 @@ class Peer:
     spiffe_id: str | None = None
     """Proven identity of the client certificate; None when the listener does not ask for one."""
     certificate_sha256: str | None = None
+    """Of the client's leaf, hexadecimal."""
+    chain: tuple[bytes, ...] = ()
+    """What the client presented, leaf first, DER; empty when the listener does not ask. OpenSSL proved it in the handshake;
+    who it is, `authn.mtls` proves again at each request, because certificates end and trust changes under a connection."""
 
 
 class Lapsing(Protocol):

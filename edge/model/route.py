@@ -56,6 +56,8 @@ class Upstream:
     """(host, port) pairs written in the file; registered instances join them."""
     strip_prefix: str = ""
     timeout_s: float = 10.0
+    is_local: bool = False
+    """It is the application in this process (`Gateway.application`): nobody is dialled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

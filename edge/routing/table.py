@@ -16,7 +16,7 @@ Sample: /orders/{id} [GET], /orders/** [GET, POST]:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edge.model.route import Capture, FieldCondition, Route, RouteMatch, Wildcard
@@ -57,17 +57,25 @@ class Table:
     """All routes of a gateway, and the hosts that it answers for."""
 
     root: Node
-    hosts: frozenset[str]
+    hosts: Container[str]
     routes: tuple[Route, ...]
     """In the order of the file."""
 
 
-def compile(routes: Sequence[Route], hosts: Iterable[str]) -> Table:
-    """`hosts`: those of the public listener, lower-case. The routes must hold no pair of `overlaps`."""
+class _Any:
+    """Every host."""
+
+    def __contains__(self, host: object) -> bool:
+        return True
+
+
+def compile(routes: Sequence[Route], hosts: Iterable[str] | None) -> Table:
+    """`hosts`: those of the listener, lower-case; None: any, where a name leads to nothing that another would not. The routes
+    must hold no pair of `overlaps`."""
     root = Node()
     for route in routes:
         _insert(root, _entry(route))
-    return Table(root, frozenset(hosts), tuple(routes))
+    return Table(root, _Any() if hosts is None else frozenset(hosts), tuple(routes))
 
 
 def _entry(route: Route) -> Entry:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from edge import assemble
 from edge.accept.tls import public_context
@@ -19,11 +21,13 @@ from edge.audit.io_recorder import open_recorder
 from edge.config.parse import parse
 from edge.config.settings import Config, PublicListener
 from edge.config.sources import Sources
-from edge.control.app import Facts
-from edge.dataplane import Control, admin_app
+from edge.control.app import create_app
+from edge.control.inside import Facts, Inside
+from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
-from edge.front import Deadlines, Front, Http1, Http2, PublicApp
+from edge.forward.asgi import AsgiApp
+from edge.front import Deadlines, Front, Http1, Http2
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
@@ -61,23 +65,34 @@ class Generation:
     digest: str
     config: Config
     gateway: Gateway
-    admin: Gateway | None
-    """The admin listener's own routes and policy, when there is one."""
+    control: Mapping[str, Gateway]
+    """Listener → its routes to this process, under their own policies; without the public one."""
 
 
 class Serving:
     """Owner of everything a worker has open. One event loop, no locks."""
 
-    def __init__(self, boot: Boot, shared: Shared, generation: Generation, deadlines: Deadlines) -> None:
+    def __init__(self, boot: Boot, shared: Shared, sources: Sources, config: Config, deadlines: Deadlines) -> None:
+        """Raises: UnsafeState when the gateway's own certificates are missing."""
         self._boot = boot
         self._shared = shared
-        self.generation = generation
+        inside = Inside(
+            status=self._status,
+            routes=self._routes,
+            metrics=lambda: exposition(boot.board),
+            bundle=lambda: self.generation.config.identity.bundle,
+        )
+        self._apps = {name: create_app(name, inside) for name in boot.sockets if name != "public"}
+        # Taken before the data plane is put around them: this is what lies behind the line.
+        self._applications = {name: cast(AsgiApp, app.asgi_app) for name, app in self._apps.items()}
+        self.generation = self._build(sources, config, None)
         self._prepared: Generation | None = None
-        self._front = front = Front(generation.gateway, shared, deadlines, Http1)
-        self._streams = streams = PublicApp(front)
+        self._front = front = Front(self.generation.gateway, shared, deadlines, Http1)
+        self._streams = streams = DataPlane(front)
         front.take_http2 = lambda transport: Http2(front, transport, streams)
         self._server: asyncio.Server | None = None
         self._admin: Admin | None = None
+        self._fronts: dict[str, Front] = {}  # of the control plane's listeners
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
@@ -98,27 +113,42 @@ class Serving:
             config, recorder, config.store or embedded, loop, boot.report.unexpected, observer
         )
         deadlines = Deadlines()
-        serving = cls(boot, shared, _generation(boot.sources, config, shared, None), deadlines)
+        serving = cls(boot, shared, boot.sources, config, deadlines)
         assemble.adopt(serving.generation.gateway, shared, None)
         await serving._prefetch(serving.generation.gateway, _KEYS_AT_START_S)
         await shared.store.beat()
         await serving._listen()
         return serving
 
+    def _build(self, sources: Sources, config: Config, previous: Gateway | None) -> Generation:
+        """Raises: UnsafeState when the gateway's own certificates are missing."""
+        if config.unissued:
+            raise UnsafeState(f"no certificate yet for {', '.join(config.unissued)} under {config.state / 'identity'}")
+        gateway = assemble.build(config, self._shared, previous)
+        admin = config.listeners.admin
+        hosts = {"admin": _admin_hosts(admin.bind[0])} if admin is not None else {}
+        services = {grant.service: grant.spiffe_id for grant in config.grants}
+        control = {
+            name: assemble.build_control(
+                name, gateway, self._shared, application, hosts=hosts.get(name), services=services
+            )
+            for name, application in self._applications.items()
+        }
+        return Generation(digest(sources), config, gateway, control)
+
     async def _listen(self) -> None:
         public = self.generation.config.listeners.public
         self._server = await self._open_public(public)
         if "admin" in self._boot.sockets:
-            control = Control(
-                gateway=self._admin_gateway,
-                shared=self._shared,
-                is_serving=lambda: self._server is not None,
-                failing=self._failing,
-                status=self._status,
-                routes=self._routes,
-                metrics=lambda: exposition(self._boot.board),
+            app = self._apps["admin"]
+            health = Health(is_serving=lambda: self._server is not None, failing=self._failing)
+            front = self._fronts["admin"] = Front(
+                self.generation.control["admin"], self._shared, self._front.deadlines, Http1
             )
-            self._admin = Admin(admin_app(control), sockets.borrow(self._boot.sockets["admin"]))
+            plane = DataPlane(front, self._applications["admin"], health)
+            app.asgi_app = plane  # type: ignore[method-assign, assignment]
+            self._admin = Admin(app, sockets.borrow(self._boot.sockets["admin"]))
+            self._timers.every(_SWEEP_S, "admin deadlines", plane.sweep)
         self._timers.every(_SWEEP_S, "deadlines", self._front.sweep)
         self._timers.every(_SWEEP_S, "stream deadlines", self._streams.sweep)
         self._timers.every(_FLUSH_S, "summaries", self._flush)
@@ -142,7 +172,7 @@ class Serving:
         """Build a generation beside the one that serves; returns its digest. Raises: ConfigError, UnsafeState, OSError."""
         self._prepared = None
         config = parse(sources)
-        candidate = _generation(sources, config, self._shared, self.generation.gateway)
+        candidate = self._build(sources, config, self.generation.gateway)
         public = config.listeners.public
         public_context(
             public.tls_chain, public.tls_key.reveal(), public.hosts
@@ -157,6 +187,8 @@ class Serving:
         if candidate is None:
             return before.digest
         self._front.gateway = candidate.gateway
+        for name, front in self._fronts.items():
+            front.gateway = candidate.control[name]
         assemble.adopt(candidate.gateway, self._shared, before.gateway)
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public
@@ -251,10 +283,6 @@ class Serving:
         self._shared.observer.add(Gauge.TIMER_FAILURES)
         self._boot.report.error("periodic work failed; trying again", work=name, cause=f"{type(exc).__name__}: {exc}")
 
-    def _admin_gateway(self) -> Gateway:
-        assert self.generation.admin is not None
-        return self.generation.admin
-
     def _failing(self) -> list[str]:
         failing = []
         if self._is_draining and not self._is_retiring:  # then a successor serves
@@ -301,16 +329,6 @@ class Serving:
             }
             for route in self.generation.config.routes
         ]
-
-
-def _generation(sources: Sources, config: Config, shared: Shared, previous: Gateway | None) -> Generation:
-    """Raises: UnsafeState when the gateway's own certificates are missing."""
-    if config.unissued:
-        raise UnsafeState(f"no certificate yet for {', '.join(config.unissued)} under {config.state / 'identity'}")
-    gateway = assemble.build(config, shared, previous)
-    admin = config.listeners.admin
-    hosts = () if admin is None else _admin_hosts(admin.bind[0])
-    return Generation(digest(sources), config, gateway, assemble.build_admin(gateway, shared, hosts) if hosts else None)
 
 
 def _admin_hosts(address: str) -> tuple[str, ...]:

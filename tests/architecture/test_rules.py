@@ -160,8 +160,7 @@ BROAD_HANDLERS: dict[str, int] = {
     "edge/authz/evaluate.py": 1,  # a native engine: whatever it throws is a denial
     "edge/cli/__init__.py": 1,  # the end of a command: exit 70
     "edge/cli/issue.py": 1,  # likewise
-    "edge/dataplane.py": 1,  # the end of an admin request: `internal`
-    "edge/exchange.py": 3,  # the end of a public request, at its three entrances: `internal`
+    "edge/exchange.py": 3,  # the end of a request, at its three entrances: `internal`
     "edge/serve/children.py": 1,  # the end of a forked child: exit 70
     "edge/timers.py": 1,  # a turn of periodic work: reported, the next one comes
 }

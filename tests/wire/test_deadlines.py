@@ -23,7 +23,8 @@ from edge.audit.io_recorder import open_recorder
 from edge.audit.ring import Ring
 from edge.config.io_load import load
 from edge.config.parse import parse
-from edge.front import Deadlines, Front, Http1, Http2, PublicApp
+from edge.dataplane import DataPlane
+from edge.front import Deadlines, Front, Http1, Http2
 from edge.limit.store import StoreSettings
 from edge.observe import ROW_BYTES, Observer
 from edge.timers import Timers
@@ -65,7 +66,7 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIte
     gateway = assemble.build(config, shared)
     assemble.adopt(gateway, shared, None)
     front = Front(gateway, shared, SHORT, Http1)
-    streams = PublicApp(front)
+    streams = DataPlane(front)
     front.take_http2 = lambda transport: Http2(front, transport, streams)
     public = config.listeners.public
     context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from edge.front.asgi import HELD_BYTES, Outbox
+from edge.dataplane import HELD_BYTES, Outbox
 
 Scene = Callable[["Server", Outbox], Awaitable[None]]
 

@@ -1,0 +1,104 @@
+"""The tables of the control plane: each row is a whole route, reaches its handler, and is open to nobody but whom it says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from edge.authn import METHODS
+from edge.control.app import create_app
+from edge.control.inside import Inside
+from edge.control.table import ROUTES, ControlRoute
+from edge.parse.target import canonicalize
+from edge.routing.pattern import parse, sample
+from tests.pki.conftest import Forge
+
+ROWS = [pytest.param(listener, row, id=f"{listener}-{row.name}") for listener, rows in ROUTES.items() for row in rows]
+
+
+def inside(bundle: bytes = b"") -> Inside:
+    return Inside(
+        status=lambda: {"bundle_hash": "h"},
+        routes=lambda: [{"name": "orders"}],
+        metrics=lambda: b"x 1\n",
+        bundle=lambda: bundle,
+    )
+
+
+def ask(listener: str, path: str, bundle: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    """(status, fields, body) of the application alone, as the line would call it."""
+    events: list[dict[str, Any]] = []
+
+    async def scene() -> None:
+        pending = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            if pending:
+                return pending.pop()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(event: Any) -> None:
+            events.append(event)
+
+        scope: Any = {
+            **{"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""},
+            **{"headers": [], "http_version": "1.1", "scheme": "https", "root_path": "", "extensions": {}},
+        }
+        await asyncio.wait_for(create_app(listener, inside(bundle)).asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
+
+    asyncio.run(scene())
+    fields = {name.decode(): value.decode() for name, value in events[0]["headers"]}
+    return events[0]["status"], fields, b"".join(event["body"] for event in events[1:])
+
+
+@pytest.mark.parametrize(("listener", "row"), ROWS)
+def test_a_row_is_a_whole_route(listener: str, row: ControlRoute) -> None:
+    pattern = parse(row.path)
+    assert not hasattr(pattern, "remedy"), pattern
+    assert canonicalize(sample(pattern).encode(), encoded_slash=True).path == sample(pattern)
+    assert f'Edge::Route::"{row.name}"' in row.policy
+    assert bool(row.auth) != bool(row.open_because)
+    assert set(row.auth) <= set(METHODS) | {"mtls"}
+    assert [each.name for each in ROUTES[listener]].count(row.name) == 1
+
+
+@pytest.mark.parametrize("row", ROUTES["services"], ids=lambda row: row.name)
+def test_nobody_is_anonymous_to_the_services_listener(row: ControlRoute) -> None:
+    assert row.auth == ("mtls",)
+    assert "principal is Edge::Service" in row.policy
+
+
+@pytest.mark.parametrize("listener", ["enrol", "services"])
+def test_cacerts_are_the_bundle_as_certs_only_pkcs7(listener: str, forge: Forge) -> None:
+    bundle = forge.root.pem + forge.issuer.pem
+    status, fields, body = ask(listener, "/.well-known/est/cacerts", bundle)
+    assert (status, fields["content-type"]) == (200, "application/pkcs7-mime")
+    assert fields["content-transfer-encoding"] == "base64"
+    found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(body))
+    assert {each.fingerprint(each.signature_hash_algorithm) for each in found} == {  # type: ignore[arg-type]
+        each.certificate.fingerprint(each.certificate.signature_hash_algorithm)  # type: ignore[arg-type]
+        for each in (forge.root, forge.issuer)
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/status", b'{"bundle_hash":"h"}\n'),
+        ("/v1/routes", b'{"routes":[{"name":"orders"}]}\n'),
+        ("/metrics", b"x 1\n"),
+    ],
+)
+def test_an_operator_reads_facts(path: str, body: bytes) -> None:
+    status, _, found = ask("admin", path)
+    assert (status, found.replace(b" ", b"") if body.startswith(b"{") else found) == (200, body)
+
+
+def test_what_a_handler_raises_comes_out_for_the_line_to_answer() -> None:
+    with pytest.raises(ValueError, match="PEM"):
+        ask("enrol", "/.well-known/est/cacerts", b"no certificate")
