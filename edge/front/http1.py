@@ -42,7 +42,6 @@ class Http1(Connection):
         "_is_answered",
         "_is_chunked_answer",
         "_is_closing",
-        "_is_counted",
         "_is_read_paused",
         "_is_reading_head",
         "_is_write_paused",
@@ -82,16 +81,13 @@ class Http1(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         front = self._front
+        self._peer = peer_of(transport)  # the gate has counted it
         if front.take_http2 is not None and alpn_of(transport) == "h2":
-            front.take_http2(self._transport)  # from here on this object is nobody's protocol
+            front.shared.shed.close(self._peer.prefix)
+            front.take_http2(self._transport)  # counts anew; from here on this object is nobody's protocol
             return
-        self._peer = peer_of(transport)
         front.connections.add(self)
         self._deadline_s = front.shared.loop.time() + front.deadlines.head_s
-        self._is_counted = front.shared.shed.open(self._peer.prefix)
-        if not self._is_counted:
-            self._is_closing = True
-            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._pending:
@@ -107,8 +103,7 @@ class Http1(Connection):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_gone()
-        if self._is_counted:
-            self._front.shared.shed.close(self._peer.prefix)
+        self._front.shared.shed.close(self._peer.prefix)
         forget_peer(self._peer)
         self._front.forget(self)
 

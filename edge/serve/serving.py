@@ -27,7 +27,7 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import Deadlines, Front, Http1, Http2
+from edge.front import Deadlines, Front, Gate, Http1, Http2
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
@@ -40,7 +40,6 @@ from edge.serve.run_state import unix_address
 from edge.serve.store import SOCKET_NAME
 from edge.timers import Timers
 
-_BACKLOG = 4096
 _KEYS_AT_START_S = 3.0
 _KEYS_AT_RELOAD_S = 0.5
 """How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
@@ -90,7 +89,7 @@ class Serving:
         self._front = front = Front(self.generation.gateway, shared, deadlines, Http1)
         self._streams = streams = DataPlane(front)
         front.take_http2 = lambda transport: Http2(front, transport, streams)
-        self._server: asyncio.Server | None = None
+        self._server: Gate | None = None
         self._admin: Admin | None = None
         self._fronts: dict[str, Front] = {}  # of the control plane's listeners
         self._timers = Timers(self._timer_failed)
@@ -138,7 +137,7 @@ class Serving:
 
     async def _listen(self) -> None:
         public = self.generation.config.listeners.public
-        self._server = await self._open_public(public)
+        self._server = self._open_public(public)
         if "admin" in self._boot.sockets:
             app = self._apps["admin"]
             health = Health(is_serving=lambda: self._server is not None, failing=self._failing)
@@ -158,15 +157,9 @@ class Serving:
         self._timers.every(_SHOW_S, "gauges", self._show)
         self._show()
 
-    async def _open_public(self, public: PublicListener) -> asyncio.Server:
+    def _open_public(self, public: PublicListener) -> Gate:
         context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
-        return await asyncio.get_running_loop().create_server(
-            self._front,
-            sock=sockets.borrow(self._boot.sockets["public"]),
-            ssl=context,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=self._front.deadlines.handshake_s,
-        )
+        return Gate(self._front, sockets.borrow(self._boot.sockets["public"]), context)
 
     async def prepare(self, sources: Sources) -> str:
         """Build a generation beside the one that serves; returns its digest. Raises: ConfigError, UnsafeState, OSError."""
@@ -199,7 +192,7 @@ class Serving:
             old.alpn,
         ):
             # A fresh context on the same queue: the supervisor keeps the socket, so nothing that waits there is reset.
-            server, self._server = self._server, await self._open_public(public)
+            server, self._server = self._server, self._open_public(public)
             server.close()
         self._show()
         return candidate.digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ from edge.audit.ring import Ring
 from edge.config.io_load import load
 from edge.config.parse import parse
 from edge.dataplane import DataPlane
-from edge.front import Deadlines, Front, Http1, Http2
+from edge.front import Deadlines, Front, Gate, Http1, Http2
 from edge.limit.store import StoreSettings
 from edge.observe import ROW_BYTES, Observer
 from edge.timers import Timers
+from tests.e2e.whole_gateway import eventually
 from tests.wire.rig import GET, HEAD, Client, Rig
 
 SHORT = Deadlines(
@@ -70,16 +70,18 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIte
     front.take_http2 = lambda transport: Http2(front, transport, streams)
     public = config.listeners.public
     context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
-    server = await loop.create_server(front, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=SHORT.handshake_s)
+    listening = socket.create_server(("127.0.0.1", 0))
+    public_port = listening.getsockname()[1]
+    gate = Gate(front, listening, context)
     timers = Timers(lambda _, exc: unexpected.append(exc))
     timers.every(0.05, "deadlines", front.sweep)
     timers.every(0.05, "stream deadlines", streams.sweep)
     timers.every(0.05, "beat", lambda: reader.beat(time.monotonic_ns()))
     try:
-        yield Near(directory, front, server.sockets[0].getsockname()[1])
+        yield Near(directory, front, public_port)
         assert not unexpected
     finally:
-        server.close()
+        gate.close()
         front.begin_drain()
         await front.drained(0.1)
         await timers.close()
@@ -286,20 +288,8 @@ def test_who_holds_on_is_cut_and_who_goes_on_is_not_C4(
     assert least_s < found < most_s
 
 
-def test_one_address_has_so_many_connections_and_gets_them_back(running: Rig, tmp_path: Path) -> None:
-    def crowd(there: Near) -> None:
-        clients = [there.client() for _ in range(3)]
-        assert [client.send(GET).answer().status for client in clients[:2]] == [200, 200]
-        with pytest.raises((OSError, EOFError, ssl.SSLError)):
-            clients[2].send(GET).answer()
-        clients[0].close()
-        end = time.monotonic() + 2
-        while len(there.front.connections) > 1:
-            assert time.monotonic() < end
-        clients.append(there.client())
-        assert clients[-1].send(GET).answer().status == 200
-        for client in clients:
-            client.close()
+def crowded(running: Rig, tmp_path: Path, crowd: Attack) -> None:
+    """Play it against a front that lets each address have two connections."""
 
     async def alone() -> None:
         shed = ShedSettings(max_connections_per_prefix=2)
@@ -308,3 +298,53 @@ def test_one_address_has_so_many_connections_and_gets_them_back(running: Rig, tm
                 await play(there, crowd, pool)
 
     uvloop.run(alone())
+
+
+def is_let_in(there: Near) -> bool:
+    try:
+        with there.client() as client:
+            return client.send(GET).answer().status == 200
+    except (OSError, EOFError):
+        return False
+
+
+def test_one_address_has_so_many_connections_and_gets_them_back_C4(running: Rig, tmp_path: Path) -> None:
+    def crowd(there: Near) -> None:
+        clients = [there.client() for _ in range(2)]
+        assert [client.send(GET).answer().status for client in clients] == [200, 200]
+        assert not is_let_in(there)
+        clients[0].close()
+        eventually(lambda: len(there.front.connections) == 1, 2)
+        assert is_let_in(there)
+        for client in clients:
+            client.close()
+
+    crowded(running, tmp_path, crowd)
+
+
+def test_handshakes_that_never_end_count_until_they_are_cut_C4(running: Rig, tmp_path: Path) -> None:
+    def crowd(there: Near) -> None:
+        half = [socket.create_connection(("127.0.0.1", there.public), 4) for _ in range(2)]
+        eventually(lambda: there.front.shared.shed.open_total == 2, 2)
+        assert not is_let_in(there)
+        eventually(lambda: there.front.shared.shed.open_total == 0, 2)
+        assert is_let_in(there)
+        assert [each.recv(1) for each in half] == [b"", b""]
+        for each in half:
+            each.close()
+
+    crowded(running, tmp_path, crowd)
+
+
+def test_failed_handshakes_are_given_back_C4(running: Rig, tmp_path: Path) -> None:
+    def crowd(there: Near) -> None:
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", there.public), 4) as raw:
+                raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert len(raw.recv(100)) in (0, 7)  # an alert, perhaps
+            with pytest.raises(OSError):
+                Client(there, "elsewhere.example")
+            eventually(lambda: there.front.shared.shed.open_total == 0, 2)
+        assert is_let_in(there)
+
+    crowded(running, tmp_path, crowd)
