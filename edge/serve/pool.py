@@ -73,8 +73,6 @@ class Worker:
     """Set for the successor of a worker that still serves, until it is known whether it does."""
     is_serving: bool = False
     is_retiring: bool = False
-    is_outdated: bool = False
-    """Killed because it was forked with what has been replaced since."""
     failure: Note | None = None
     """Why it could not start, in its own words."""
 
@@ -84,7 +82,7 @@ class Worker:
 
 
 class Pool:
-    """All workers. `on_note(index, kind, note)` and `on_lost(index)` feed the reload; `current()` gives what to serve."""
+    """All workers. `on_forked`, `on_note` and `on_lost` feed the reload; `current()` gives what to serve."""
 
     def __init__(
         self,
@@ -99,6 +97,7 @@ class Pool:
         pseudonym_key: bytes,
         main: WorkerMain,
         current: Callable[[], Sources],
+        on_forked: Callable[[int], None],
         on_note: Callable[[int, Kind, Note], None],
         on_lost: Callable[[Worker, Exit], None],
         on_recovered: Callable[[str, int], None],
@@ -113,6 +112,7 @@ class Pool:
         self._pseudonym_key = pseudonym_key
         self._main = main
         self._current = current
+        self._on_forked = on_forked
         self._on_note = on_note
         self._on_lost = on_lost
         self._on_recovered = on_recovered
@@ -190,6 +190,7 @@ class Pool:
             worker = self._workers[number] = Worker(number, index, pid, name, Channel(ours), tried)
             self._reactor.watch(ours.fileno(), READ, lambda events: self._ready(worker, events))
             self._reactor.after(STARTS_WITHIN_S, lambda: self._kill_if_silent(worker))
+            self._on_forked(number)
         nudge.socket.close()
         ring.close()
 
@@ -250,9 +251,6 @@ class Pool:
         self._on_lost(worker, ended)
         if self._draining or worker.is_retiring:
             return
-        if worker.is_outdated and worker.tried is not None:
-            self.start(worker.index, worker.tried)
-            return
         if self._is_held(worker.index):  # a successor that failed, or one that has to serve alone now
             self._say(worker, worker.failure.detail if worker.failure else str(ended))
             return
@@ -278,8 +276,12 @@ class Pool:
             worker.channel.send(kind, payload)
             self._watch(worker)
 
+    def living(self) -> tuple[int, ...]:
+        """Numbers of all processes: one that has not said so may have begun to serve."""
+        return tuple(self._workers)
+
     def serving(self) -> tuple[int, ...]:
-        """Numbers of the processes that serve."""
+        """Numbers of the processes that have said that they serve."""
         return tuple(worker.number for worker in self._workers.values() if worker.is_serving)
 
     @property
@@ -290,13 +292,6 @@ class Pool:
     @property
     def workers(self) -> tuple[Worker, ...]:
         return tuple(self._workers.values())
-
-    def restart_others(self, numbers: Sequence[int]) -> None:
-        """Kill those that took no part in a reload: they were forked with what has just been replaced."""
-        for worker in list(self._workers.values()):
-            if worker.number not in numbers:
-                worker.is_outdated = True
-                self._nursery.kill(worker.pid)
 
     def kill(self, numbers: Sequence[int] | None = None) -> None:
         """SIGKILL to some, or all."""

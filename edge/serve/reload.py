@@ -43,13 +43,13 @@ class Current:
 class Workers(Protocol):
     """What a reload asks of the workers (`pool.Pool`)."""
 
+    def living(self) -> tuple[int, ...]: ...
+
     def serving(self) -> tuple[int, ...]: ...
 
     def send(self, index: int, kind: Kind, sources: Sources | None = None) -> None: ...
 
     def kill(self, indices: tuple[int, ...] | None = None) -> None: ...
-
-    def restart_others(self, indices: tuple[int, ...]) -> None: ...
 
 
 class Event(Enum):
@@ -79,6 +79,7 @@ class Reload:
         renew: Callable[[Outline, Callable[[Renewed], None]], None],
         record: Record,
         on_applied: Callable[[Current], None],
+        prepare_within_s: float = PREPARE_WITHIN_S,
     ) -> None:
         """`renew(outline, done)` makes the certificates that `outline` asks for (`renewal.Renewal.run`)."""
         self.current = current
@@ -90,6 +91,7 @@ class Reload:
         self._renew = renew
         self._record = record
         self._on_applied = on_applied
+        self._prepare_within_s = prepare_within_s
         self._file = current.sources.edge.name
         self._transaction = TwoPhase()
         self._candidate: Current | None = None
@@ -162,13 +164,26 @@ class Reload:
     def _prepare(self, candidate: Current) -> None:
         self._candidate = candidate
         self._record(Event.PREPARED, candidate.outline.bundle_hash, self.current.outline.bundle_hash, None)
-        frames = self._transaction.begin(self._workers.serving(), digest(candidate.sources))
-        self._timer = self._reactor.after(PREPARE_WITHIN_S, self._prepared_too_late)
+        frames = self._transaction.begin(self._workers.living(), digest(candidate.sources))
+        self._timer = self._reactor.after(self._prepare_within_s, self._prepared_too_late)
         self._send(frames)
 
     def _prepared_too_late(self) -> None:
+        starting = set(self._transaction.waiting) - set(self._workers.serving())
+        if starting:  # they hang; whoever takes their places is forked with the new state as soon as the others commit
+            self._timer = self._reactor.after(self._prepare_within_s, self._refuse_late)
+            self._workers.kill(tuple(sorted(starting)))
+        else:
+            self._refuse_late()
+
+    def _refuse_late(self) -> None:
         late = self._transaction.waiting
-        self._send(self._transaction.refuse(f"workers {late} did not prepare within {PREPARE_WITHIN_S:g} s"))
+        self._send(self._transaction.refuse(f"workers {late} did not prepare within {self._prepare_within_s:g} s"))
+
+    def joined(self, index: int) -> None:
+        """A worker was forked; it may serve before it has said so."""
+        if self._transaction.phase is not Phase.IDLE:
+            self._send(self._transaction.join(index))
 
     def heard(self, index: int, kind: Kind, note: Note) -> None:
         """A worker said something."""
@@ -201,7 +216,6 @@ class Reload:
         previous = self.current.outline.bundle_hash
         self.current = candidate
         self._record(Event.APPLIED, candidate.outline.bundle_hash, previous, None)
-        self._workers.restart_others(self._transaction.asked)
         self._restart_timer()
 
     def _restart_timer(self) -> None:

@@ -250,6 +250,7 @@ class Supervisor:
             pseudonym_key=pseudonym_key,
             main=worker.run,
             current=lambda: reload.current.sources,
+            on_forked=lambda number: reload.joined(number),
             on_note=self._heard,
             on_lost=self._lost,
             on_recovered=self._recovered,

@@ -51,6 +51,15 @@ class TwoPhase:
         self.phase, self.outcome, self.reason, self.bundle_hash = Phase.PREPARING, None, "", bundle_hash
         return [(worker, Kind.PREPARE) for worker in sorted(self._asked)] + self._advance()
 
+    def join(self, worker: int) -> list[tuple[int, Kind]]:
+        """A process was forked with the state before: while others prepare it must too, for it may serve before it is asked.
+        Later there is nothing to do: it was forked with the new state."""
+        if self.phase is not Phase.PREPARING:
+            return []
+        self._asked.add(worker)
+        self._waiting.add(worker)
+        return [(worker, Kind.PREPARE)]
+
     def heard(self, worker: int, kind: Kind, bundle_hash: str, detail: str = "") -> list[tuple[int, Kind]]:
         """A worker answered. Answers about another bundle (of a transaction that was given up) are ignored."""
         if worker not in self._waiting or bundle_hash != self.bundle_hash:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaigns import gateway
+from tests.campaigns import gateway, reload
 from tests.e2e import tamper
 from tests.edge.audit import kill
 
@@ -35,8 +35,15 @@ def run_tamper(directory: Path, count: int, seed: int) -> str:
     return f"{sum(tried.values())} attacks, 0 missed: {dict(sorted(tried.items()))}"
 
 
+def run_reload(directory: Path, count: int, seed: int) -> str:
+    """Reloads under 300 requests a second while workers are replaced: 0 failed, none decided by two generations."""
+    del seed
+    return str(reload.campaign(directory / "edge", count, restarts=max(1, count // 20)))
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "kill": (run_kill, 60),
+    "reload": (run_reload, 100),
     "ring": (run_ring, 100),
     "tamper": (run_tamper, 10_000),
 }

@@ -9,7 +9,7 @@ import pytest
 from tests.campaigns.__main__ import CAMPAIGNS, main
 
 
-@pytest.mark.parametrize(("name", "count"), [("kill", 4), ("ring", 3)])
+@pytest.mark.parametrize(("name", "count"), [("kill", 4), ("reload", 6), ("ring", 3)])
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
 

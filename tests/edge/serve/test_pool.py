@@ -67,6 +67,7 @@ class Seen:
     """What the pool told its owner."""
 
     def __init__(self) -> None:
+        self.forked: list[int] = []
         self.notes: list[tuple[int, Kind, Note]] = []
         self.lost: list[Exit] = []
         self.recovered: list[int] = []
@@ -100,6 +101,7 @@ def make(reactor: Reactor, nursery: Nursery, tmp_path: Path, seen: Seen) -> Iter
             pseudonym_key=bytes(32),
             main=main,
             current=lambda: SOURCES,
+            on_forked=seen.forked.append,
             on_note=lambda number, kind, note: seen.notes.append((number, kind, note)),
             on_lost=lambda worker, ended: seen.lost.append(ended),
             on_recovered=lambda name, unknown: seen.recovered.append(unknown),
@@ -166,13 +168,14 @@ def test_worker_that_breaks_the_framing_is_killed(reactor: Reactor, make: MakePo
     assert str(seen.lost[0]) == "SIGKILL"
 
 
-def test_who_took_no_part_in_a_reload_starts_again(reactor: Reactor, make: MakePool, seen: Seen) -> None:
-    pool = make(obedient)
-    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
-    pool.restart_others([1])
-    assert not reactor.run_until(lambda: bool(seen.lost), 0.05)
-    pool.restart_others([])
-    assert reactor.run_until(lambda: bool(seen.lost), 5)
+def test_process_is_told_of_before_it_can_serve(reactor: Reactor, make: MakePool, seen: Seen) -> None:
+    def hangs(boot: Boot) -> int:
+        signal.pause()
+        return 0
+
+    pool = make(hangs)
+    assert reactor.run_until(lambda: bool(seen.forked), 5)
+    assert (seen.forked, pool.living(), pool.serving()) == ([1], (1,), ())
 
 
 def test_drained_workers_are_not_replaced(reactor: Reactor, make: MakePool, seen: Seen) -> None:
@@ -222,29 +225,6 @@ def test_worker_that_dies_while_its_successor_starts_is_not_replaced_twice(
     assert tried == [None]
     assert not reactor.run_until(lambda: len(pool.workers) > 1, 0.05)
     assert pool.serving() == (2,)
-
-
-def test_successor_that_was_forked_with_old_files_is_made_again(
-    reactor: Reactor, make: MakePool, tmp_path: Path
-) -> None:
-    hung = tmp_path / "hung"
-
-    def second_hangs(boot: Boot) -> int:
-        if boot.row is not boot.board.rows[0] and not hung.exists():
-            hung.touch()
-            signal.pause()
-        return obedient(boot)
-
-    pool = make(second_hangs)
-    assert reactor.run_until(lambda: pool.serving() == (1,), 5)
-    tried: list[str | None] = []
-    pool.start(0, tried.append)
-    for _ in range(500):  # the file wakes nobody
-        if reactor.run_until(hung.exists, 0.01):
-            break
-    pool.restart_others([1])
-    assert reactor.run_until(lambda: bool(tried), 5)
-    assert (tried, pool.serving()) == ([None], (1, 3))
 
 
 def test_third_generation_waits_for_the_first_to_leave(reactor: Reactor, make: MakePool) -> None:

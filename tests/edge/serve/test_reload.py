@@ -31,13 +31,22 @@ listeners:
 class Scene:
     """One supervisor without processes: the workers' side of the agreement is played by the test."""
 
-    def __init__(self, directory: Path, reactor: Reactor, nursery: Nursery, workers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reactor: Reactor,
+        nursery: Nursery,
+        workers: Sequence[int],
+        *,
+        prepare_within_s: float = 10,
+    ) -> None:
         self.edge_yaml = directory / "edge.yaml"
         self.policies = directory / "policies"
         shutil.copytree(POLICIES, self.policies)
         self.edge_yaml.write_text(EDGE_YAML)
         self.reactor = reactor
         self.workers = list(workers)
+        self.starting: set[int] = set()
         self.transcript: list[str] = []
         self.answers: list[Answer] = []
         self.renewals: list[Outline] = []
@@ -56,6 +65,7 @@ class Scene:
             renew=self.renew,
             record=self.record,
             on_applied=lambda current: None,
+            prepare_within_s=prepare_within_s,
         )
 
     def load(self) -> Sources:
@@ -68,17 +78,17 @@ class Scene:
     def record(self, event: Event, bundle_hash: str, previous: str, failed: str | None) -> None:
         self.transcript.append(f"log {event.value}" + (f" {failed}" if failed else ""))
 
-    def serving(self) -> tuple[int, ...]:
+    def living(self) -> tuple[int, ...]:
         return tuple(self.workers)
+
+    def serving(self) -> tuple[int, ...]:
+        return tuple(set(self.workers) - self.starting)
 
     def send(self, index: int, kind: Kind, sources: Sources | None = None) -> None:
         self.transcript.append(f"{kind.name} {index}")
 
     def kill(self, indices: tuple[int, ...] | None = None) -> None:
         self.transcript.append(f"kill {indices}")
-
-    def restart_others(self, indices: tuple[int, ...]) -> None:
-        self.transcript.append(f"restart all but {indices}")
 
     def request(self) -> None:
         self.reload.request(self.answers.append)
@@ -103,7 +113,7 @@ MakeScene = Callable[..., Scene]
 
 @pytest.fixture
 def scene(tmp_path: Path, reactor: Reactor, nursery: Nursery) -> MakeScene:
-    return lambda *workers: Scene(tmp_path, reactor, nursery, workers)
+    return lambda *workers, **within: Scene(tmp_path, reactor, nursery, workers, **within)
 
 
 def test_bundle_is_logged_before_it_is_sent_and_again_before_it_decides(scene: MakeScene) -> None:
@@ -122,7 +132,6 @@ def test_bundle_is_logged_before_it_is_sent_and_again_before_it_decides(scene: M
         "PREPARE 0",
         "PREPARE 1",
         "log config.reload",
-        "restart all but (0, 1)",
         "COMMIT 0",
         "COMMIT 1",
     ]
@@ -187,13 +196,56 @@ def test_worker_that_cannot_prepare_stops_it_for_all(scene: MakeScene) -> None:
     assert it.reload.current is it.first
 
 
+def test_worker_forked_while_others_prepare_is_not_left_behind(scene: MakeScene) -> None:
+    it = scene(0)
+    it.edit()
+    it.request()
+    it.until("PREPARE 0")
+    it.reload.joined(1)
+    it.say(0, Kind.PREPARED)
+    assert it.reload.current is it.first
+    it.say(1, Kind.PREPARED)
+    it.reload.joined(2)  # forked with the new state
+    for worker in (0, 1):
+        it.say(worker, Kind.COMMITTED)
+    assert it.until_answered().changed
+    assert it.transcript[1:] == ["PREPARE 0", "PREPARE 1", "log config.reload", "COMMIT 0", "COMMIT 1"]
+
+
+def test_worker_forked_while_nothing_is_reloaded_is_asked_nothing(scene: MakeScene) -> None:
+    it = scene(0)
+    it.reload.joined(1)
+    assert it.transcript == []
+
+
+def test_worker_that_hangs_at_its_start_is_killed_and_the_others_go_on(scene: MakeScene) -> None:
+    it = scene(0, 1, prepare_within_s=0.2)
+    it.starting = {1}
+    it.edit()
+    it.request()
+    it.until("PREPARE 1")
+    it.say(0, Kind.PREPARED)
+    it.until("kill (1,)")
+    it.reload.lost(1)
+    it.say(0, Kind.COMMITTED)
+    assert it.until_answered().changed
+
+
+def test_worker_that_serves_and_does_not_prepare_in_time_stops_it_for_all(scene: MakeScene) -> None:
+    it = scene(0, prepare_within_s=0.1)
+    it.edit()
+    it.request()
+    assert "not-prepared: workers (0,) did not prepare" in it.until_answered().faults[0]
+    assert it.transcript[-2:] == ["ABORT 0", "log config.refused not-prepared"]
+
+
 def test_without_a_worker_the_next_one_starts_with_the_new_state(scene: MakeScene) -> None:
     it = scene()
     it.edit()
     it.request()
     assert it.until_answered().changed
     assert it.reload.current is not it.first
-    assert it.transcript == ["log config.prepare", "log config.reload", "restart all but ()"]
+    assert it.transcript == ["log config.prepare", "log config.reload"]
 
 
 def test_worker_that_dies_after_preparing_does_not_undo_it(scene: MakeScene) -> None:

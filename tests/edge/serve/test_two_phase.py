@@ -49,6 +49,14 @@ def test_worker_that_dies_while_preparing_no_longer_counts() -> None:
     assert transaction.asked == (0,)
 
 
+def test_worker_that_joins_while_others_prepare_must_prepare_too() -> None:
+    transaction = begun([0])
+    assert transaction.join(1) == [(1, PREPARE)]
+    assert transaction.heard(0, PREPARED, "h") == []
+    assert transaction.heard(1, PREPARED, "h") == [(0, COMMIT), (1, COMMIT)]
+    assert transaction.join(2) == []
+
+
 def test_worker_that_dies_while_committing_does_not_hold_the_others() -> None:
     transaction = begun([0])
     transaction.heard(0, PREPARED, "h")
@@ -82,7 +90,8 @@ def test_commit_cannot_be_taken_back() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.integers(0, 3), st.sampled_from([PREPARED, COMMITTED, FAILED, Kind.SERVING, None])), max_size=25
+    st.tuples(st.integers(0, 7), st.sampled_from([PREPARED, COMMITTED, FAILED, Kind.SERVING, PREPARE, None])),
+    max_size=25,
 )
 
 
@@ -93,12 +102,17 @@ def test_never_commits_to_one_and_aborts_to_another(workers: int, steps: list[tu
     sent = transaction.begin(range(workers), "h")
     prepared: set[int] = set()
     lost: set[int] = set()
+    asked = set(range(workers))
     for worker, kind in steps:
         if transaction.phase is Phase.IDLE:
             break
         if kind is None:
             lost.add(worker)
             sent += transaction.lost(worker)
+        elif kind is PREPARE:
+            joined = transaction.join(4 + worker)
+            asked |= {number for number, _ in joined}
+            sent += joined
         else:
             if kind is PREPARED:
                 prepared.add(worker)
@@ -107,4 +121,4 @@ def test_never_commits_to_one_and_aborts_to_another(workers: int, steps: list[tu
     assert not {COMMIT, ABORT} <= kinds
     assert {worker for worker, kind in sent if kind is COMMIT} <= prepared
     if transaction.outcome is Outcome.APPLIED:
-        assert set(range(workers)) <= prepared | lost
+        assert asked <= prepared | lost

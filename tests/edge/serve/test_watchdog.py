@@ -83,6 +83,7 @@ def watched(reactor: Reactor, nursery: Nursery, tmp_path: Path) -> Iterator[Watc
             pseudonym_key=bytes(32),
             main=main,
             current=lambda: SOURCES,
+            on_forked=lambda number: None,
             on_note=lambda number, kind, note: None,
             on_lost=lambda worker, ended: lost.append(ended),
             on_recovered=lambda name, unknown: None,
