@@ -28,7 +28,7 @@ from edge.authn.io_keyset import KeySets
 from edge.authz import policies, schema
 from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
-from edge.config.settings import Config, Identity
+from edge.config.settings import Config, Identity, PublicListener
 from edge.control.table import ROUTES, ControlRoute
 from edge.downstream import Shared
 from edge.errors import NotReady
@@ -38,6 +38,7 @@ from edge.forward.io_pool import Pool, UpstreamTrust, generations
 from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter
 from edge.limit.store import StoreSettings
+from edge.model.http import RawField
 from edge.model.route import PathPattern, Route, Upstream
 from edge.observe import Observer
 from edge.pipeline import Gateway
@@ -87,6 +88,7 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
         key_sets=key_sets,
         bundle_hash=config.bundle_hash,
         problem_base=config.problem_base,
+        security_fields=_security_fields(config.listeners.public),
     )
 
 
@@ -117,6 +119,7 @@ def build_control(
         authorizer=Authorizer(bundle),
         limiter=Limiter((), shared.store),
         application=application,
+        security_fields=(),  # of the public listener alone: over plain HTTP it must be ignored (RFC 6797 §8.1)
     )
 
 
@@ -155,6 +158,11 @@ async def close(shared: Shared, gateway: Gateway) -> None:
     await gateway.key_sets.close()
     await shared.store.close()
     shared.pool.close()
+
+
+def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
+    """RFC 6797; the public listener speaks nothing but TLS, so every answer may say so, problems included."""
+    return ((b"strict-transport-security", public.hsts.encode("ascii")),) if public.hsts is not None else ()
 
 
 def _trust(identity: Identity, previous: UpstreamTrust | None) -> UpstreamTrust:

@@ -43,7 +43,6 @@ from edge.parse.fields import Framing
 from edge.parse.http2 import translate
 from edge.parse.request import build
 from edge.pipeline import Gateway
-from edge.respond.fields import HSTS
 
 HELD_BYTES = 65_536
 """Of an answer that the server did not take yet; then the upstream is not read."""
@@ -297,8 +296,7 @@ class Call:
     # -- the answer (Downstream) ----------------------------------------------------------------
 
     def send_head(self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool) -> None:
-        # RFC 6797 §7.2: not over what is not TLS.
-        headers = list(fields) if self._stream.is_secure else [field for field in fields if field != HSTS]
+        headers = list(fields)
         if all(name != b"date" for name, _ in fields):
             headers.append((b"date", self._front.date_line()[6:-2]))
         # 304 may say how long the whole would be; client libraries on `h2` then wait for it.

@@ -32,7 +32,7 @@ from edge.model.decision import Admission, Need
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer
 from edge.pipeline import Gateway, Walk, decide
-from edge.respond.fields import HSTS, outgoing
+from edge.respond.fields import outgoing
 from edge.respond.problem import Problem, render, row_of
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
@@ -281,7 +281,7 @@ class Exchange:
         assert self._admission is not None
         self._status = status
         answer = outgoing(fields, self._admission.permit.match.route)
-        answer.append(HSTS)
+        answer += self._gateway.security_fields
         answer.append((b"x-request-id", self._account.decision_id.encode("ascii")))
         if self._admission.quotas:
             answer += ratelimit_fields(self._admission.quotas)
@@ -394,7 +394,8 @@ class Exchange:
 
     def _answer(self, problem: Problem) -> None:
         is_head = self.request is not None and self.request.method == "HEAD"
-        self.downstream.send_head(problem.row.status, [*problem.fields, HSTS], len(problem.body), has_body=not is_head)
+        fields = [*problem.fields, *self._gateway.security_fields]
+        self.downstream.send_head(problem.row.status, fields, len(problem.body), has_body=not is_head)
         if not is_head:
             self.downstream.send_body(problem.body)
         self.downstream.send_end()

@@ -21,7 +21,7 @@ from edge.forward.asgi import AsgiApp
 from edge.forward.io_pool import UpstreamTrust
 from edge.limit.limiter import Asked, Limiter
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
-from edge.model.http import Request
+from edge.model.http import RawField, Request
 from edge.model.identity import Peer, Principal, Standing
 from edge.model.route import RouteMatch
 from edge.routing.match import match
@@ -42,6 +42,7 @@ class Gateway:
     """Behind `authenticator`; here for the timer that renews them."""
     bundle_hash: str
     problem_base: str
+    security_fields: tuple[RawField, ...]  # what every answer of the listener says, such as HSTS
     application: AsgiApp | None = None
     """The upstream in this process, for routes whose `upstream.is_local`."""
 

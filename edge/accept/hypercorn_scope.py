@@ -32,7 +32,6 @@ class Plain:
         self.fields: tuple[RawField, ...] = tuple(
             (bytes(name).lower(), bytes(value).strip(b" \t")) for name, value in scope["headers"]
         )
-        self.is_secure = scope["scheme"] == "https"
         ip, port = scope.get("client") or ("127.0.0.1", 0)
         self.peer = Peer(ip=ip, port=port, prefix=prefix_of(ip), sni=None, tls_version="", tls_cipher="")
         self.when_gone: Callable[[], None] | None = None

@@ -36,8 +36,6 @@ class Wire(Protocol):
 class Stream:
     """What the application is told about one request beside the ASGI scope, in `scope["state"]["edge"]`."""
 
-    is_secure = True
-
     def __init__(self, connection: Wire, stream_id: int, head: list[RawField], *, has_body: bool) -> None:
         self._connection = connection
         self._id = stream_id

@@ -1,4 +1,4 @@
-"""TLS contexts: one for the public listener, one for dialling upstreams, both bare `SSLContext`s.
+"""TLS contexts: for the public listener and for dialling upstreams, all of them bare `SSLContext`s.
 
 Bare, because `create_default_context` honours SSLKEYLOGFILE and loads the system's trust store (attacks P47). Key material
 arrives as bytes, read once with the rest of the configuration; OpenSSL only takes files, so it passes through an unnamed
@@ -12,11 +12,41 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-_CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""TLS 1.2 with forward secrecy and AEAD only; TLS 1.3 has nothing weaker."""
+from edge.accept.client_hello import (
+    DECODE_ERROR,
+    NO_APPLICATION_PROTOCOL,
+    UNRECOGNIZED_NAME,
+    BadHello,
+    ClientHello,
+    HelloReader,
+)
+
+_CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+"""TLS 1.2 with forward secrecy and AEAD only; TLS 1.3 has nothing weaker. The level refuses SHA-1 and keys below 112 bits."""
+_ALERT = bytes((21, 3, 3, 0, 2, 2))
+"""The record of a fatal alert but for its last byte, as it is sent before there are keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its key."""
+
+    chain_pem: bytes
+    """Leaf first."""
+    key_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What clients see who ask for one of `hosts`."""
+
+    hosts: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    """One or two key types; of those of one type the first is shown."""
 
 
 class _Direct(ssl.SSLObject):
@@ -31,7 +61,7 @@ class _Direct(ssl.SSLObject):
 
 
 class _Accepted(_Direct):
-    """A downstream's session: a failed handshake reports "want read" once.
+    """A downstream's session: its ClientHello is looked at before OpenSSL does, and a failed handshake says "want read" once.
 
     asyncio and uvloop close at the first error without flushing, so the client would never see the alert that says why
     (RFC 6066 §3 asks for `unrecognized_name`). "Want read" makes them flush; the client's next byte or its close brings the
@@ -40,18 +70,43 @@ class _Accepted(_Direct):
 
     edge_sni: str | None = None
     """Canonical server name; read by accept/peer when the handshake is done."""
-    _has_told = False
+    edge_hello: ClientHello | None = None
+    """The one that the name callback is about to judge."""
+    _failure: ssl.SSLError | None = None
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+    _reader: HelloReader
+
+    @classmethod
+    def _create(cls, incoming: Any, outgoing: Any, *arguments: Any, **named: Any) -> Any:
+        session = super()._create(incoming, outgoing, *arguments, **named)
+        session._incoming, session._outgoing, session._reader = incoming, outgoing, HelloReader()
+        return session
 
     def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
+            self._look()
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as exc:
-            if self._has_told:
-                raise
-            self._has_told = True
+            self._failure = exc
             raise ssl.SSLWantReadError from exc
+        del self._reader, self._incoming, self._outgoing  # nobody shakes hands twice
+
+    def _look(self) -> None:
+        """Read what came, and put it back. OpenSSL asks for more only when it has taken all, so nothing is seen twice."""
+        piece = self._incoming.read()
+        if not piece:
+            return
+        self._incoming.write(piece)
+        try:
+            self.edge_hello = self._reader.feed(piece) or self.edge_hello
+        except BadHello as exc:
+            self._outgoing.write(_ALERT + bytes((exc.alert,)))
+            raise ssl.SSLError(str(exc)) from exc
 
 
 def load_chain(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
@@ -79,10 +134,19 @@ def canonical_sni(name: str | None) -> str | None:
     return name.lower()
 
 
-def public_context(
-    chain_pem: bytes, key_pem: bytes, hosts: Sequence[str], alpn: Sequence[str] = ("http/1.1",)
-) -> ssl.SSLContext:
-    """TLS for the public listener: 1.2 and 1.3, no client certificates, only for the names it serves."""
+def public_context(shown: Sequence[Shown], alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+    """TLS for the public listener: 1.2 and 1.3, no client certificates, only for the names it serves.
+
+    `shown[0]` is for clients that name no host. Each entry becomes a context of its own, which the name callback puts in the
+    place of the first: OpenSSL has no other way to choose a certificate.
+    """
+    contexts = [_public_context(each.pairs, alpn) for each in shown]
+    by_host = {host: context for each, context in zip(shown, contexts, strict=True) for host in each.hosts}
+    contexts[0].sni_callback = _sni_callback(by_host, frozenset(name.encode("ascii") for name in alpn))
+    return contexts[0]
+
+
+def _public_context(pairs: Sequence[Pair], alpn: Sequence[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = _Accepted
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -91,17 +155,31 @@ def public_context(
     context.num_tickets = 1
     context.set_ciphers(_CIPHERS_TLS12)
     context.set_alpn_protocols(list(alpn))
-    load_chain(context, chain_pem, key_pem)
-    context.sni_callback = _sni_callback(frozenset(hosts))
+    for pair in reversed(pairs):  # of one key type the last one loaded stays
+        load_chain(context, pair.chain_pem, pair.key_pem)
     return context
 
 
-def _sni_callback(hosts: frozenset[str]) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
+def _sni_callback(
+    contexts: dict[str, ssl.SSLContext], protocols: frozenset[bytes]
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
+    """Called for each ClientHello that OpenSSL understood, also for one without a name; gives the alert that ends it."""
+
     def check(handshake: ssl.SSLObject, raw_name: str | None, _: ssl.SSLContext) -> int | None:
+        hello: ClientHello | None = handshake.edge_hello  # type: ignore[attr-defined]
+        handshake.edge_hello = None  # type: ignore[attr-defined]
+        if hello is None or (hello.server_name or b"") != (raw_name or "").encode("ascii"):
+            return DECODE_ERROR  # the two parsers do not agree on what was asked
+        if hello.alpn is not None and protocols.isdisjoint(hello.alpn):
+            return NO_APPLICATION_PROTOCOL
         name = canonical_sni(raw_name)
         handshake.edge_sni = name  # type: ignore[attr-defined]
-        if name is not None and name not in hosts:
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        if name is not None:
+            chosen = contexts.get(name)
+            if chosen is None:
+                return UNRECOGNIZED_NAME
+            if chosen is not handshake.context:
+                handshake.context = chosen
         return None
 
     return check

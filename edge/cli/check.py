@@ -31,7 +31,7 @@ def command(
     except UnsafeState as exc:
         typer.echo(f"edge: {exc}", err=True)
         raise typer.Exit(4) from exc
-    faults = [_from_here(fault, path) for fault in checked.faults]
+    faults = [_from_here(fault, path) for fault in (*checked.faults, *checked.findings)]
     if as_json:
         facts = {
             "valid": not faults,

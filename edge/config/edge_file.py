@@ -9,7 +9,7 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from edge.config.shape import Expect, Shape, check, pattern
 from edge.errors import MalformedRequest
@@ -85,12 +85,24 @@ class ListenerShape(Shape):
     bind: Bind
 
 
-class TlsShape(Shape):
+class CertificateShape(Shape):
     """A certificate from elsewhere for the public listener."""
 
     certificate: File
     """PEM, leaf first."""
     key: File
+    hosts: Annotated[tuple[Host, ...], Field(min_length=1), Expect("a list of hosts", "[api.example.com]")] | None = (
+        None
+    )
+    """Shown for these only; absent: for every host of the listener that the certificate names."""
+
+
+class HstsShape(Shape):
+    """`Strict-Transport-Security` (RFC 6797)."""
+
+    max_age_s: Annotated[int, Field(ge=0, le=1 << 31), Expect("a number of seconds", "31536000")] = 31_536_000
+    include_subdomains: bool = False
+    """Not by default: it would bind names that this gateway does not serve."""
 
 
 class PublicShape(Shape):
@@ -98,8 +110,18 @@ class PublicShape(Shape):
 
     bind: Bind
     hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=1000), Expect("a list of hosts", "[localhost]")]
-    tls: TlsShape | None = None
-    """Absent: issued by the mini-CA for `hosts`."""
+    tls: (
+        Annotated[
+            tuple[CertificateShape, ...],
+            Field(min_length=1, max_length=1000),
+            BeforeValidator(lambda value: (value,) if isinstance(value, dict) else value),
+            Expect("a certificate with its key, or a list of them", "{certificate: FILE, key: FILE}"),
+        ]
+        | None
+    ) = None
+    """One table or a list; the first is shown to clients that name no host. Absent: issued by the mini-CA for `hosts`."""
+    hsts: Annotated[HstsShape | None, BeforeValidator(lambda value: None if value == "off" else value)] = HstsShape()
+    """What every answer says of coming back over TLS only; `off` says nothing."""
     http2: Annotated[Literal["hypercorn", "off"], Expect("hypercorn or off", "hypercorn")] = "hypercorn"
     """Which engine speaks HTTP/2 to the public; `off` offers HTTP/1.1 only."""
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge.config.certificates import finding
 from edge.config.parse import parse
 from edge.config.settings import Config
 from edge.config.sources import Sources
@@ -35,6 +36,8 @@ class Checked:
     bundle_hash: str = ""
     hosts: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
+    findings: tuple[Fault, ...] = ()
+    """Certificates that no client would accept: a gateway that shows them already goes on."""
 
 
 def check(sources: Sources, judge: Callable[[Sources], Config] = parse, *, timeout_s: float = _TIMEOUT_S) -> Checked:
@@ -71,7 +74,15 @@ def _answer(sources: Sources, judge: Callable[[Sources], Config], writing: int) 
     try:
         try:
             config = judge(sources)
-            checked = Checked((), config.warnings, config.bundle_hash, config.listeners.public.hosts, config.routes)
+            found = [finding(each, time.time()) for each in config.certificates]
+            checked = Checked(
+                (),
+                config.warnings,
+                config.bundle_hash,
+                config.listeners.public.hosts,
+                config.routes,
+                tuple(fault for fault in found if fault is not None),
+            )
         except ConfigError as exc:
             checked = Checked(exc.faults)
         with os.fdopen(writing, "wb") as pipe:

@@ -18,9 +18,9 @@ from edge.audit.record import AuditSettings
 from edge.authn.issuer import IssuerSettings
 from edge.authz import policies as cedar
 from edge.authz.policies import PolicyBundle, PolicySource
-from edge.config import document, routes, services, tables, trust
+from edge.config import certificates, document, routes, services, tables, trust
 from edge.config.document import Document
-from edge.config.edge_file import EdgeShape, IssuerShape, parse_bind
+from edge.config.edge_file import EdgeShape, HstsShape, IssuerShape, parse_bind
 from edge.config.policy_files import LimitShape
 from edge.config.services import Grants, Mesh
 from edge.config.settings import Config, Identity, Listener, Listeners, PublicListener
@@ -46,7 +46,8 @@ def parse(sources: Sources) -> Config:
     bundle = _policies(files, grants, found_routes, faults)
     if edge is None:
         raise ConfigError(faults)
-    listeners = _listeners(edge, mesh, edge_document, sources, faults)
+    shown = certificates.front(edge, mesh.hosts or (), edge_document, sources, faults)
+    listeners = _listeners(edge, mesh, shown, edge_document, faults)
     identity = trust.identity(edge, edge_document, sources, faults)
     issuers = tuple(_issuers(edge, edge_document, sources, faults))
     store = _store(edge, edge_document, sources, faults)
@@ -72,6 +73,7 @@ def parse(sources: Sources) -> Config:
         bundle_hash=sources.bundle_hash,
         unissued=_unissued(listeners.public, identity),
         warnings=tuple(_warnings(listeners, issuers, found_routes)),
+        certificates=(*certificates.identity_facts(identity, edge_document), *shown.certificates),
     )
 
 
@@ -79,7 +81,7 @@ _NO_MESH = Mesh("unknown", None)
 
 
 def _listeners(
-    edge: EdgeShape, mesh: Mesh, edge_document: Document, sources: Sources, faults: list[Fault]
+    edge: EdgeShape, mesh: Mesh, shown: certificates.Front, edge_document: Document, faults: list[Fault]
 ) -> Listeners:
     table = edge_document.node(("listeners",))
     order = tuple(table.entries or ()) if table is not None else ()
@@ -101,15 +103,27 @@ def _listeners(
         faults.append(
             edge_document.fault(("listeners", "admin", "bind"), "exposed", message, "bind it to 127.0.0.1 or [::1]")
         )
-    pair = trust.public_pair(edge, edge_document, sources, faults)
     others = {name: Listener(bind) for name, bind in binds.items() if name != "public"}
     return Listeners(
-        public=PublicListener(binds["public"], mesh.hosts or (), pair.chain, pair.key, edge.listeners.public.http2),
+        public=PublicListener(
+            bind=binds["public"],
+            hosts=mesh.hosts or (),
+            shown=shown.shown,
+            uncovered=shown.uncovered,
+            http2=edge.listeners.public.http2,
+            hsts=_hsts(edge.listeners.public.hsts),
+        ),
         services=others.get("services"),
         enrol=others.get("enrol"),
         admin=others.get("admin"),
         order=tuple(binds),
     )
+
+
+def _hsts(hsts: HstsShape | None) -> str | None:
+    if hsts is None:
+        return None
+    return f"max-age={hsts.max_age_s}{'; includeSubDomains' if hsts.include_subdomains else ''}"
 
 
 def _audit(edge: EdgeShape) -> AuditSettings:
@@ -247,8 +261,8 @@ def _policies(files: PolicyFiles, grants: Grants, found: routes.Routes, faults: 
 
 
 def _unissued(public: PublicListener, identity: Identity) -> tuple[str, ...]:
-    names = {"gateway": identity.chain, "public": public.tls_chain}
-    return tuple(name for name, chain in names.items() if not chain)
+    names = {"gateway": identity.chain, "public": public.shown}
+    return tuple(name for name, found in names.items() if not found)
 
 
 def _warnings(listeners: Listeners, issuers: tuple[IssuerSettings, ...], found: routes.Routes) -> Iterator[str]:
@@ -256,5 +270,7 @@ def _warnings(listeners: Listeners, issuers: tuple[IssuerSettings, ...], found: 
     later = [name for name in listeners.order if name in ("services", "enrol")]
     if later:
         yield f"listeners.{' and '.join(later)}: accepted, but not opened by this version"
+    if listeners.public.uncovered and listeners.public.uncovered != listeners.public.hosts:  # else it is a finding
+        yield f"listeners.public.tls: no certificate is for {', '.join(listeners.public.uncovered)}"
     if not issuers and any("jwt" in route.auth for route in found.sound):
         yield "issuers: none is configured, so every route with auth: [jwt] refuses every request"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.accept.shed import ShedSettings
+from edge.accept.tls import Shown
 from edge.audit.record import AuditSettings
 from edge.authn.issuer import IssuerSettings
 from edge.authz.policies import PolicyBundle
@@ -30,11 +31,14 @@ class PublicListener:
     bind: tuple[str, int]
     hosts: tuple[str, ...]
     """Lower-case, without port; IPv6 literals in brackets."""
-    tls_chain: bytes
-    """PEM, leaf first. Empty while the mini-CA has not issued it (`Config.unissued`)."""
-    tls_key: Secret
+    shown: tuple[Shown, ...]
+    """Certificates by host, the first also without a host. Empty while the mini-CA has not issued it (`Config.unissued`)."""
+    uncovered: tuple[str, ...]
+    """Hosts that no certificate given for the listener names; they get the first."""
     http2: str = "hypercorn"
     """`hypercorn` or `off`."""
+    hsts: str | None = None
+    """Value of `Strict-Transport-Security`; None: none is sent."""
 
     @property
     def alpn(self) -> tuple[str, ...]:
@@ -70,6 +74,23 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """When and for whom a certificate counts; `certificates.finding` judges it when it is told the time."""
+
+    name: str
+    """`gateway` is shown to upstreams, `public` to clients (`public:FILE` when there are several); `bundle` is the first of
+    the anchors to end."""
+    not_before_s: int
+    not_after_s: int
+    """Since the epoch."""
+    sha256: str
+    foreign_names: str = ""
+    """What it is for, when that is none of the listener's hosts."""
+    place: tuple[str, int, int] | None = None
+    """File, line and column that name it; None where we issue it ourselves, and renew it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One configuration. Holds native policy handles, so it is not pickled: send `Sources` and parse them there."""
 
@@ -97,6 +118,7 @@ class Config:
     unissued: tuple[str, ...]
     """`gateway`, `public`: identities under `state/` that must be issued before this configuration can serve."""
     warnings: tuple[str, ...]
+    certificates: tuple[CertificateFacts, ...]
 
     def grant(self, service: str) -> Grant | None:
         return next((grant for grant in self.grants if grant.service == service), None)

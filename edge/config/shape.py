@@ -91,8 +91,19 @@ def fit(shape: type[T], document: Document, way: Sequence[Step], faults: list[Fa
         for error in errors:
             if error["type"] == "too_short" and _has_inner(errors, error["loc"]):
                 continue  # pydantic counts the good items only: the bad ones have said what is wrong
-            faults.append(_fault(shape, document, (*way, *_steps(error["loc"])), len(way), error))
+            inside = _steps(error["loc"])
+            faults.append(_fault(shape, document, _written(document, way, inside), inside, error))
         return None
+
+
+def _written(document: Document, way: Sequence[Step], inside: Sequence[Step]) -> tuple[Step, ...]:
+    """Where `inside` stands below `way` in the file: where one table stands for a list of one, there is no index."""
+    written = tuple(way)
+    for step in inside:
+        node = document.node(written)
+        if not (isinstance(step, int) and node is not None and node.entries is not None):
+            written = (*written, step)
+    return written
 
 
 def _has_inner(errors: list[ErrorDetails], location: tuple[int | str, ...]) -> bool:
@@ -105,7 +116,10 @@ def _steps(location: tuple[int | str, ...]) -> tuple[Step, ...]:
     return tuple(step for step in location if step != "[key]")
 
 
-def _fault(shape: type[Shape], document: Document, way: tuple[Step, ...], base: int, error: ErrorDetails) -> Fault:
+def _fault(
+    shape: type[Shape], document: Document, way: tuple[Step, ...], inside: Sequence[Step], error: ErrorDetails
+) -> Fault:
+    """`way` is the place in the file, `inside` the one in the shape."""
     kind = error["type"]
     if kind == _WRONG:
         context = error["ctx"]
@@ -113,7 +127,7 @@ def _fault(shape: type[Shape], document: Document, way: tuple[Step, ...], base: 
     if kind == "missing":
         return document.fault(way, "missing-key", "this key is required", f"add {way[-1]}:")
     if kind == "extra_forbidden":
-        known = _keys(shape, way[base:-1])
+        known = _keys(shape, inside[:-1])
         near = difflib.get_close_matches(str(way[-1]), known, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}" if known else "remove it"
         return document.fault(way, "unknown-key", "no such setting", remedy, at_key=True)

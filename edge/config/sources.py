@@ -93,14 +93,19 @@ class References:
 def references(document: Document) -> References:
     """The names to be read before edge.yaml can be parsed. Anything of the wrong type is passed over."""
     files = [_text(document, "identity", each) for each in ("certificate", "key", "bundle")]
-    files += [_text(document, "listeners", "public", "tls", each) for each in ("certificate", "key")]
+    tls: tuple[str, ...] = ("listeners", "public", "tls")
+    given = document.node(tls)
+    ways: list[tuple[str | int, ...]] = [(*tls, at) for at in range(len(given.items) if given is not None else 0)] or [
+        tls
+    ]
+    files += [_text(document, *way, each) for way in ways for each in ("certificate", "key")]
     issuers = document.node(("issuers",))
     for at in range(len(issuers.items) if issuers is not None else 0):
         files += [_text(document, "issuers", at, each) for each in ("jwks", "ca")]
     state = _text(document, "state") or "state"
     if document.node(("identity",)) is None:
         files += [f"{state}/identity/gateway/{each}.pem" for each in ("chain", "key", "bundle")]
-    if document.node(("listeners", "public", "tls")) is None:
+    if given is None:
         files += [f"{state}/identity/public/{each}.pem" for each in ("chain", "key")]
     store = variable(_text(document, "store") or "")
     return References(

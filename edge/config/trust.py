@@ -1,8 +1,8 @@
-"""Certificates and keys as files: the gateway's identity towards upstreams, and what the public listener shows.
+"""Certificates and keys as files, and the gateway's identity towards upstreams.
 
 Judged at load, because a worker that cannot shake hands is worse than a reload that is refused (attack P22): each file
 parses, key and certificate belong together, and an identity from an outside authority is one that upstreams can accept.
-Dates are not judged: this is a function of its arguments, and an expired certificate shows itself at the first handshake.
+Dates are not judged: this is a function of its arguments, and `certificates.finding` asks when it is told the time.
 """
 
 from __future__ import annotations
@@ -36,36 +36,23 @@ class Pair:
     leaf: x509.Certificate | None
 
 
-_NOTHING = Pair(b"", Secret(b""), None)
+NOTHING = Pair(b"", Secret(b""), None)
 
 
 class _Bad(Exception):
     """A file does not hold what it should; the text says why."""
 
 
-def public_pair(edge: EdgeShape, document: Document, sources: Sources, faults: list[Fault]) -> Pair:
-    """What the public listener shows. Empty while the mini-CA has not issued it."""
-    tls = edge.listeners.public.tls
-    if tls is None:
-        if edge.identity is not None:
-            message = "with identity: no CA of ours is used, so the certificate must be given"
-            faults.append(
-                document.fault(("listeners", "public"), "missing-key", message, "add tls: {certificate, key}")
-            )
-        return _issued(f"{edge.state}/identity/public", sources, faults)
-    return _given(("listeners", "public", "tls"), tls.certificate, tls.key, document, sources, faults)
-
-
 def identity(edge: EdgeShape, document: Document, sources: Sources, faults: list[Fault]) -> Identity:
     """Who the gateway is towards upstreams."""
     if edge.identity is None:
         directory = f"{edge.state}/identity/gateway"
-        pair = _issued(directory, sources, faults)
+        pair = issued_pair(directory, sources, faults)
         bundle_file = sources.path(f"{directory}/bundle.pem")
         bundle = sources.files[bundle_file].reveal() if pair.chain and bundle_file in sources.files else b""
         return Identity(pair.chain if bundle else b"", pair.key, bundle, outside=False, has_server_auth=True)
     way = ("identity",)
-    pair = _given(way, edge.identity.certificate, edge.identity.key, document, sources, faults)
+    pair = given_pair(way, edge.identity.certificate, edge.identity.key, document, sources, faults)
     raw_bundle = content((*way, "bundle"), edge.identity.bundle, document, sources, faults)
     bundle = raw_bundle.reveal() if raw_bundle is not None else b""
     if raw_bundle is not None and not has_certificates(bundle):
@@ -97,32 +84,32 @@ def has_certificates(raw: bytes) -> bool:
         return False
 
 
-def _given(
+def given_pair(
     way: tuple[Step, ...], certificate: str, key: str, document: Document, sources: Sources, faults: list[Fault]
 ) -> Pair:
     """A pair that edge.yaml names."""
     chain = content((*way, "certificate"), certificate, document, sources, faults)
     private = content((*way, "key"), key, document, sources, faults)
     if chain is None or private is None:
-        return _NOTHING
+        return NOTHING
     try:
         return Pair(chain.reveal(), private, _leaf(chain, private))
     except _Bad as exc:
         faults.append(document.fault((*way, "certificate"), "certificate", str(exc), "give a certificate with its key"))
-        return _NOTHING
+        return NOTHING
 
 
-def _issued(directory: str, sources: Sources, faults: list[Fault]) -> Pair:
+def issued_pair(directory: str, sources: Sources, faults: list[Fault]) -> Pair:
     """A pair that the mini-CA put under `state/`; empty when it is not there yet."""
     chain = sources.files.get(sources.path(f"{directory}/chain.pem"))
     private = sources.files.get(sources.path(f"{directory}/key.pem"))
     if chain is None or private is None:
-        return _NOTHING
+        return NOTHING
     try:
         return Pair(chain.reveal(), private, _leaf(chain, private))
     except _Bad as exc:
         faults.append(Fault(f"{directory}/chain.pem", 1, 1, "certificate", str(exc), _ISSUED))
-        return _NOTHING
+        return NOTHING
 
 
 def _leaf(chain: Secret, private: Secret) -> x509.Certificate:

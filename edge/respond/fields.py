@@ -27,9 +27,6 @@ _DROPPED = frozenset(
     b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-real-ip".split()
 )
 
-HSTS: RawField = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-"""RFC 6797; the public listener speaks nothing but TLS, so every answer may say so."""
-
 
 _dropped_by_route: dict[Route, frozenset[bytes]] = {}
 _ROUTES_MAX = 4096

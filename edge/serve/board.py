@@ -33,18 +33,6 @@ class Fact(IntEnum):
     REPLACED = 4
     """Workers that died and were replaced."""
     NOTARY_UP = 5
-    EXPIRES_GATEWAY_S = 6
-    """Since the epoch; 0 = not known."""
-    EXPIRES_PUBLIC_S = 7
-    EXPIRES_BUNDLE_S = 8
-
-
-EXPIRIES = {
-    "gateway": Fact.EXPIRES_GATEWAY_S,
-    "public": Fact.EXPIRES_PUBLIC_S,
-    "bundle": Fact.EXPIRES_BUNDLE_S,
-}
-"""What the gateway shows or trusts → when it ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from edge.observe import BOUNDS_S, Gauge, Labels, Series, gauge, merge
-from edge.serve.board import EXPIRIES, Board, Fact, Row
+from edge.serve.board import Board, Fact, Row
 
 _NS = 1_000_000_000
 _LABELS = ("http_request_method", "edge_route", "http_route", "http_response_status_class", "error_type")
@@ -40,18 +40,19 @@ FACTS: dict[str, tuple[Fact, str]] = {
 }
 
 
-def exposition(board: Board) -> bytes:
-    """The text format."""
+def exposition(board: Board, certificates: Sequence[tuple[str, int]]) -> bytes:
+    """The text format. `certificates` are (name, end of life since the epoch)."""
     registry = CollectorRegistry()
-    registry.register(_Reading(board))
+    registry.register(_Reading(board, certificates))
     return generate_latest(registry)
 
 
 class _Reading(Collector):
     """One look at the board."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, certificates: Sequence[tuple[str, int]]) -> None:
         self._board = board
+        self._certificates = certificates
 
     def describe(self) -> Sequence[Metric]:
         """Nothing to check for duplicates: the registry holds us alone, and lives for one answer."""
@@ -59,7 +60,7 @@ class _Reading(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _requests(merge(row.memory for row in self._board.rows))
-        yield from _gateway(self._board)
+        yield from _gateway(self._board, self._certificates)
         yield from _workers(self._board.live())
 
 
@@ -80,7 +81,7 @@ def _requests(found: dict[Labels, Series]) -> Iterator[Metric]:
     yield from (duration, size_in, size_out)
 
 
-def _gateway(board: Board) -> Iterator[Metric]:
+def _gateway(board: Board, certificates: Sequence[tuple[str, int]]) -> Iterator[Metric]:
     for name, (fact, text) in FACTS.items():
         yield GaugeMetricFamily(name, text, value=board.fact(fact))
     yield CounterMetricFamily("edge_config_refused", "Reloads refused.", value=board.fact(Fact.REFUSED))
@@ -88,9 +89,8 @@ def _gateway(board: Board) -> Iterator[Metric]:
     expiry = GaugeMetricFamily(
         "edge_certificate_expiry_timestamp_seconds", "End of life of what the gateway shows.", labels=("certificate",)
     )
-    for name, fact in EXPIRIES.items():
-        if board.fact(fact):
-            expiry.add_metric([name], board.fact(fact))
+    for name, ends_s in certificates:
+        expiry.add_metric([name], ends_s)
     yield expiry
 
 

@@ -6,13 +6,13 @@ The child sends JSON: the faults, or these few facts. The parsed Config does not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
 
 from edge.audit.record import AuditSettings
+from edge.config.certificates import finding
 from edge.config.parse import parse
 from edge.config.settings import Config
 from edge.config.sources import Sources, resolve
@@ -39,7 +39,11 @@ class Outline(msgspec.Struct, frozen=True):
     """So does the certificate of the public listener."""
     has_limits: bool = False
     certificates: tuple[tuple[str, int], ...] = ()
-    """(`gateway`, `public` or `bundle`, end of life in seconds since the epoch), of those that there are."""
+    """(name, end of life in seconds since the epoch); names as in `settings.CertificateFacts`."""
+    shown: tuple[str, ...] = ()
+    """SHA-256 of each."""
+    findings: tuple[tuple[str, Fault], ...] = ()
+    """(SHA-256, why no client would accept it) when they were judged."""
     warnings: tuple[str, ...] = ()
 
 
@@ -72,6 +76,12 @@ def read_verdict(result: bytes | Failure, file: str) -> Verdict:
             result = Failure("no readable result")
     message = f"the files cannot be judged: the process that parses them ended by {result.cause}"
     return Verdict(faults=(Fault(file, 1, 1, "parser-died", message, "undo the last edit, then run `edge check`"),))
+
+
+def worse_certificates(running: Outline, wanted: Outline) -> tuple[Fault, ...]:
+    """A certificate that no client would accept does not replace one that may still be good. One that ended while it was
+    shown stops no reload: other changes must get through."""
+    return tuple(fault for sha256, fault in wanted.findings if sha256 not in running.shown)
 
 
 def fixed_differences(running: Outline, wanted: Outline, file: str) -> tuple[Fault, ...]:
@@ -107,6 +117,8 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         listeners.append((name, listener.bind[0], listener.bind[1]))
     store = EMBEDDED if config.store is None else _fingerprint(f"{config.store!r} {config.store.password!r}")
     # Read only when no certificate of its own is named.
+    now_s = time.time()
+    found = tuple((each.sha256, fault) for each in config.certificates if (fault := finding(each, now_s)) is not None)
     own_public = str(config.state / "identity" / "public" / "chain.pem")
     return Outline(
         bundle_hash=config.bundle_hash,
@@ -120,20 +132,11 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         issues_gateway=not config.identity.outside,
         issues_public=own_public in sources.files or own_public in sources.unreadable,
         has_limits=bool(config.limits),
-        certificates=tuple(_expiries(config)),
-        warnings=config.warnings,
+        certificates=tuple((each.name, each.not_after_s) for each in config.certificates),
+        shown=tuple(each.sha256 for each in config.certificates),
+        findings=found,
+        warnings=(*config.warnings, *(str(fault) for _, fault in found)),
     )
-
-
-def _expiries(config: Config) -> Iterator[tuple[str, int]]:
-    """When the first certificate of each file ends; of the bundle, the first of all to end."""
-    chains = {"gateway": config.identity.chain, "public": config.listeners.public.tls_chain}
-    for name, chain in chains.items():
-        if chain:
-            yield name, int(x509.load_pem_x509_certificate(chain).not_valid_after_utc.timestamp())
-    if config.identity.bundle:
-        anchors = x509.load_pem_x509_certificates(config.identity.bundle)
-        yield "bundle", min(int(anchor.not_valid_after_utc.timestamp()) for anchor in anchors)
 
 
 def _fingerprint(text: str) -> str:

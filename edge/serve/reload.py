@@ -21,7 +21,7 @@ from edge.serve.children import Nursery
 from edge.serve.control_socket import Answer, Reply
 from edge.serve.errand import Errand, Failure
 from edge.serve.messages import Kind, Note
-from edge.serve.outline import Outline, digest, fixed_differences, judge, read_verdict
+from edge.serve.outline import Outline, digest, fixed_differences, judge, read_verdict, worse_certificates
 from edge.serve.reactor import Reactor, Timer
 from edge.serve.renewal import Renewed
 from edge.serve.report import Report
@@ -148,6 +148,7 @@ class Reload:
             return
         outline = verdict.outline
         differences = fixed_differences(self.current.outline, outline, self._file)
+        differences += worse_certificates(self.current.outline, outline)
         if differences:
             self._refuse(differences)
         elif outline.hosts != self.current.outline.hosts and outline.issues_public and not renewed:

@@ -78,7 +78,7 @@ class Serving:
         inside = Inside(
             status=self._status,
             routes=self._routes,
-            metrics=lambda: exposition(boot.board),
+            metrics=self._metrics,
             bundle=lambda: self.generation.config.identity.bundle,
         )
         self._apps = {name: create_app(name, inside) for name in boot.sockets if name != "public"}
@@ -158,7 +158,7 @@ class Serving:
         self._show()
 
     def _open_public(self, public: PublicListener) -> Gate:
-        context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
+        context = public_context(public.shown, public.alpn)
         return Gate(self._front, sockets.borrow(self._boot.sockets["public"]), context)
 
     async def prepare(self, sources: Sources) -> str:
@@ -167,9 +167,7 @@ class Serving:
         config = parse(sources)
         candidate = self._build(sources, config, self.generation.gateway)
         public = config.listeners.public
-        public_context(
-            public.tls_chain, public.tls_key.reveal(), public.hosts
-        )  # what fails must fail now, not at commit
+        public_context(public.shown)  # what fails must fail now, not at commit
         await self._prefetch(candidate.gateway, _KEYS_AT_RELOAD_S)
         self._prepared = candidate
         return candidate.digest
@@ -185,12 +183,7 @@ class Serving:
         assemble.adopt(candidate.gateway, self._shared, before.gateway)
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public
-        if self._server is not None and (public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn) != (
-            old.tls_chain,
-            old.tls_key.reveal(),
-            old.hosts,
-            old.alpn,
-        ):
+        if self._server is not None and (public.shown, public.alpn) != (old.shown, old.alpn):
             # A fresh context on the same queue: the supervisor keeps the socket, so nothing that waits there is reset.
             server, self._server = self._server, self._open_public(public)
             server.close()
@@ -294,6 +287,10 @@ class Serving:
             "store": bool(self.generation.config.limits) and not all(gauge(row, Gauge.STORE_UP) for row in others),
         }
         return [name for name, fails in failing.items() if fails and name not in known]
+
+    def _metrics(self) -> bytes:
+        certificates = self.generation.config.certificates
+        return exposition(self._boot.board, [(each.name, each.not_after_s) for each in certificates])
 
     def _status(self) -> Facts:
         self._show()

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from edge.observe import Gauge, gauge, merge
-from edge.serve.board import EXPIRIES, Board, Fact, Row
+from edge.serve.board import Board, Fact, Row
 
 _SILENT_AFTER_S = 5.0
 _NS = 1_000_000_000
@@ -52,7 +52,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """`gateway` is shown to upstreams, `public` to clients; `bundle` is the first of the anchors to end."""
+    """`gateway` is shown to upstreams, `public` or `public:FILE` to clients; `bundle` is the first of the anchors to end."""
 
     name: str
     expires: str
@@ -103,18 +103,17 @@ def collect(
     processes: Iterable[tuple[str, int, str]],
     store: str,
     has_limits: bool,
+    certificates: Iterable[tuple[str, int]],
     log_directory: Path,
 ) -> Status:
-    """`processes` are (name, pid, state)."""
+    """`processes` are (name, pid, state), `certificates` (name, end of life since the epoch)."""
     now_s = time.time()
     rows = board.live()
     shown = tuple(_worker(row) for row in rows if not row.is_retiring)
-    certificates = tuple(
-        _certificate(name, board.fact(fact), now_s) for name, fact in EXPIRIES.items() if board.fact(fact)
-    )
+    ends = tuple(_certificate(name, ends_s, now_s) for name, ends_s in certificates)
     log = _log(log_directory, running=bool(board.fact(Fact.NOTARY_UP)), now_s=now_s)
     is_up = all(worker.store_up for worker in shown)
-    failing = _failing(board, shown, certificates, log, store_fails=has_limits and not is_up)
+    failing = _failing(board, shown, ends, log, store_fails=has_limits and not is_up)
     requests, refusals = _requests(board)
     return Status(
         ok=not failing,
@@ -128,7 +127,7 @@ def collect(
         listeners=listeners,
         processes=tuple(_process(name, pid, state, rows) for name, pid, state in processes),
         workers=shown,
-        certificates=certificates,
+        certificates=ends,
         store=f"{store} {'up' if is_up else 'down' if has_limits else 'unused'}",
         log=log,
         requests=requests,

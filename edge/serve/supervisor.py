@@ -30,7 +30,7 @@ from edge.config.io_load import load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError, UnsafeState
 from edge.serve import sockets, worker
-from edge.serve.board import EXPIRIES, Board, Fact
+from edge.serve.board import Board, Fact
 from edge.serve.children import Exit, Nursery, set_limits, set_name
 from edge.serve.commands import Commands
 from edge.serve.control_socket import ControlSocket
@@ -163,7 +163,7 @@ class Supervisor:
                 self._listeners[name] = sockets.bind(name, (host, port), outline.workers)
         self._board = Board(outline.workers)
         self._board.tell(Fact.STARTED_S, int(time.time()))
-        self._in_force(outline)
+        self._in_force()
         self._start_store(outline, state)
         pseudonym_key = self._start_notary(outline, state)
         self._start_workers(current, pseudonym_key)
@@ -314,15 +314,13 @@ class Supervisor:
             processes=processes,
             store="embedded" if outline.store == EMBEDDED else "external",
             has_limits=outline.has_limits,
+            certificates=outline.certificates,
             log_directory=Path(outline.state) / "log",
         )
 
-    def _in_force(self, outline: Outline) -> None:
+    def _in_force(self) -> None:
         assert self._board is not None
         self._board.add(Fact.GENERATION)
-        ends = dict(outline.certificates)
-        for name, fact in EXPIRIES.items():
-            self._board.tell(fact, ends.get(name, 0))
 
     def _notary_changed(self, is_ready: bool) -> None:
         assert self._board is not None
@@ -356,7 +354,7 @@ class Supervisor:
 
     def _applied(self, current: Current) -> None:
         self._manager.serving(current.outline.bundle_hash)
-        self._in_force(current.outline)
+        self._in_force()
         if self._watcher is not None:
             self._watcher.watch(watched_files(current.sources))
 

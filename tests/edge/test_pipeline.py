@@ -59,6 +59,7 @@ class House:
             key_sets=cast(KeySets, None),
             bundle_hash="",
             problem_base="",
+            security_fields=(),
         )
 
     def ask(self, request: Request, peer: Peer = PEER, now_ns: int = NOW_NS) -> Admission:

@@ -69,7 +69,7 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIte
     streams = DataPlane(front)
     front.take_http2 = lambda transport: Http2(front, transport, streams)
     public = config.listeners.public
-    context = public_context(public.tls_chain, public.tls_key.reveal(), public.hosts, public.alpn)
+    context = public_context(public.shown, public.alpn)
     listening = socket.create_server(("127.0.0.1", 0))
     public_port = listening.getsockname()[1]
     gate = Gate(front, listening, context)

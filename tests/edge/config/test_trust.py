@@ -68,7 +68,7 @@ def test_outside_identity_needs_no_authority_of_ours() -> None:
     assert config.identity.outside
     assert config.identity.has_server_auth
     assert (config.identity.chain, config.identity.bundle) == (present["gw.pem"], present["ca.pem"])
-    assert config.listeners.public.tls_key.reveal() == key_pem()
+    assert config.listeners.public.shown[0].pairs[0].key_pem == key_pem()
     assert config.unissued == ()
 
 
@@ -144,7 +144,7 @@ def issued() -> dict[str, bytes]:
 def test_identities_issued_by_our_authority_are_used_where_none_is_named() -> None:
     config = parse(sources(files=issued()))
     assert (config.unissued, config.identity.outside) == ((), False)
-    assert config.identity.key.reveal() == config.listeners.public.tls_key.reveal() == key_pem()
+    assert config.identity.key.reveal() == config.listeners.public.shown[0].pairs[0].key_pem == key_pem()
 
 
 @pytest.mark.parametrize(

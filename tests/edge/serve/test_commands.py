@@ -43,7 +43,14 @@ class Workers:
 
 def status() -> Status:
     return collect(
-        Board(1), bundle_hash="", listeners={}, processes=[], store="", has_limits=False, log_directory=Path("/nowhere")
+        Board(1),
+        bundle_hash="",
+        listeners={},
+        processes=[],
+        store="",
+        has_limits=False,
+        certificates=(),
+        log_directory=Path("/nowhere"),
     )
 
 

@@ -15,11 +15,14 @@ from edge.serve.metrics import exposition
 ROUTE = Route("orders", PathPattern("/orders/{id}", ()), ("h",), ("GET",), Upstream("o", "s"), ("jwt",))
 
 
+CERTIFICATES = [("public:a.pem", 1_800_000_000)]
+
+
 def samples(board: Board) -> dict[tuple[str, str], float]:
     """(name, worker or bucket) → value; one series of requests in these tests."""
     return {
         (sample.name, sample.labels.get("worker", sample.labels.get("le", ""))): sample.value
-        for family in text_string_to_metric_families(exposition(board).decode())
+        for family in text_string_to_metric_families(exposition(board, CERTIFICATES).decode())
         for sample in family.samples
     }
 
@@ -50,7 +53,7 @@ def test_requests_of_all_workers_are_one_histogram_in_seconds() -> None:
 def test_labels_are_those_that_are_bounded() -> None:
     board, [observer] = board_of(1)
     observer.request(ROUTE, "GET", 403, "forbidden", 1, 0, 0)
-    text = exposition(board).decode()
+    text = exposition(board, CERTIFICATES).decode()
     labels = {
         tuple(sorted(sample.labels))
         for family in text_string_to_metric_families(text)
@@ -83,20 +86,19 @@ def test_worker_that_is_gone_or_leaves_shows_no_gauge_but_its_requests_stay() ->
     assert found["http_server_request_duration_seconds_count", ""] == 1
 
 
-def test_facts_of_the_gateway_and_only_known_expiries() -> None:
+def test_facts_of_the_gateway_and_the_end_of_each_certificate() -> None:
     board, _ = board_of(1)
     board.tell(Fact.GENERATION, 4)
-    board.tell(Fact.EXPIRES_PUBLIC_S, 1_800_000_000)
-    text = exposition(board).decode()
+    text = exposition(board, CERTIFICATES).decode()
     assert samples(board)["edge_config_generation", ""] == 4
-    assert 'edge_certificate_expiry_timestamp_seconds{certificate="public"} 1.8e+09' in text
+    assert 'edge_certificate_expiry_timestamp_seconds{certificate="public:a.pem"} 1.8e+09' in text
     assert 'certificate="gateway"' not in text
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     board, [observer] = board_of(1)
     observer.request(ROUTE, "GET", 200, None, 1, 0, 0)
-    text = exposition(board).decode()
+    text = exposition(board, CERTIFICATES).decode()
     found = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
     document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", document, re.M)) == found

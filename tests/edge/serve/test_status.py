@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,12 @@ def board_of(workers: int) -> tuple[Board, list[Observer]]:
     return board, observers
 
 
-def status_of(board: Board, log: Path, processes: list[tuple[str, int, str]] | None = None) -> Status:
+def status_of(
+    board: Board,
+    log: Path,
+    processes: list[tuple[str, int, str]] | None = None,
+    certificates: Sequence[tuple[str, int]] = (),
+) -> Status:
     return collect(
         board,
         bundle_hash="ab" * 32,
@@ -35,6 +41,7 @@ def status_of(board: Board, log: Path, processes: list[tuple[str, int, str]] | N
         processes=processes or [],
         store="embedded",
         has_limits=True,
+        certificates=certificates,
         log_directory=log,
     )
 
@@ -68,11 +75,11 @@ def test_missing_worker_dead_notary_and_ended_certificate_are_told(tmp_path: Pat
     board, _ = board_of(2)
     board.free(1)
     board.tell(Fact.NOTARY_UP, 0)
-    board.tell(Fact.EXPIRES_PUBLIC_S, int(time.time()) - 5)
-    status = status_of(board, tmp_path)
+    now_s = int(time.time())
+    status = status_of(board, tmp_path, certificates=[("public:a.pem", now_s - 5), ("public:b.pem", now_s + 500)])
     assert status.failing == ("workers", "access-log", "certificates")
-    [certificate] = status.certificates
-    assert certificate.name == "public"
+    certificate, other = status.certificates
+    assert (certificate.name, other.name) == ("public:a.pem", "public:b.pem")
     assert -10 < certificate.seconds_left <= -5
     assert any(line.endswith(" s AGO") for line in lines(status))
 
