@@ -21,13 +21,13 @@ from typing import Any
 
 from edge.account import Account
 from edge.downstream import Downstream, Shared
-from edge.errors import EdgeError, PayloadTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.asgi import LocalCall, asgi_scope
 from edge.forward.balance import Address
 from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
-from edge.limit.fields import ratelimit_fields
+from edge.limit.fields import exhausted_fields, ratelimit_fields
 from edge.model.decision import Admission, Need
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer
@@ -387,14 +387,15 @@ class Exchange:
         if row.closes or not self._body_ended:
             self.downstream.must_close()
         if to_disk is not None:
-            self._spawn(self._when_recorded(to_disk, lambda: self._answer(problem)))
+            self._spawn(self._when_recorded(to_disk, lambda: self._answer(problem, error)))
             return
-        self._answer(problem)
+        self._answer(problem, error)
         self.downstream.flush()
 
-    def _answer(self, problem: Problem) -> None:
+    def _answer(self, problem: Problem, error: BaseException) -> None:
         is_head = self.request is not None and self.request.method == "HEAD"
-        fields = [*problem.fields, *self._gateway.security_fields]
+        told = exhausted_fields(error.exhausted) if isinstance(error, QuotaExceeded) else ()
+        fields = [*problem.fields, *self._gateway.security_fields, *told]
         self.downstream.send_head(problem.row.status, fields, len(problem.body), has_body=not is_head)
         if not is_head:
             self.downstream.send_body(problem.body)

@@ -42,6 +42,11 @@ def ratelimit_fields(quotas: Sequence[QuotaState]) -> list[RawField]:
 
 
 def exhausted_fields(exhausted: Exhausted) -> list[RawField]:
-    """The same two for a 429, about the limit that is used up; `Retry-After` stands in the problem itself."""
+    """The same two for a 429, about the limit that is used up; `Retry-After` stands in the problem itself.
+
+    None for the window of bad credentials, which has no quota to tell: it is not the caller's to plan with.
+    """
+    if not exhausted.quota:
+        return []
     retry = exhausted.retry_after_s
     return ratelimit_fields((QuotaState(exhausted.limit, exhausted.quota, exhausted.window_s, 0, retry),))

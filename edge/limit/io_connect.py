@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any, Protocol, cast
 
 from valkey.asyncio import Valkey
 from valkey.asyncio.cluster import ClusterNode, ValkeyCluster
 from valkey.asyncio.sentinel import Sentinel
+from valkey.exceptions import ValkeyError
 
 from edge.limit.store import StoreSettings
+
+_RESTED_S = 0.005
+"""A server is not started anew in less; a connection used since needs no look."""
 
 
 class Client(Protocol):
@@ -17,6 +23,39 @@ class Client(Protocol):
 
     def execute_command(self, *words: Any) -> Awaitable[Any]: ...
     def aclose(self) -> Awaitable[None]: ...
+
+
+class _Single:
+    """One connection to one server. After a rest it is looked at before it is used: the server may have been started anew
+    meanwhile, and a question that is lost on a dead connection would look as if the store were away."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._used_s = 0.0
+        self._lock = asyncio.Lock()
+        """Held by whoever reads from the connection."""
+
+    async def execute_command(self, *words: Any) -> Any:
+        async with self._lock:
+            if time.monotonic() - self._used_s > _RESTED_S:
+                await self._look()
+            answer = await self._client.execute_command(*words)
+            self._used_s = time.monotonic()
+            return answer
+
+    async def _look(self) -> None:
+        connection = self._client.connection
+        if connection is None or not connection.is_connected:
+            return
+        try:
+            is_usable = not await connection.can_read_destructive()
+        except ValkeyError:
+            is_usable = False
+        if not is_usable:
+            await connection.disconnect()  # the next command connects again
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 class _Watched:
@@ -68,6 +107,6 @@ def connect(settings: StoreSettings) -> Client:
     options |= {"single_connection_client": True, "lib_name": None, "lib_version": None}
     options |= {"socket_timeout": None, "socket_connect_timeout": settings.timeout_s}
     if settings.socket_path is not None:
-        return cast(Client, Valkey(unix_socket_path=settings.socket_path, **options))
+        return _Single(Valkey(unix_socket_path=settings.socket_path, **options))
     host, port = settings.addresses[0]
-    return cast(Client, Valkey(host=host, port=port, **options))
+    return _Single(Valkey(host=host, port=port, **options))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaigns import gateway, reload
+from tests.campaigns import gateway, matrix, reload
 from tests.e2e import tamper
 from tests.edge.audit import kill
 
@@ -28,6 +28,12 @@ def run_kill(directory: Path, count: int, seed: int) -> str:
     return str(gateway.campaign(directory / "edge", count, seed))
 
 
+def run_matrix(directory: Path, count: int, seed: int) -> str:
+    """Every end-to-end case over h1 and h2, 1 and 3 workers, embedded and external store."""
+    del seed
+    return matrix.campaign(directory, count)
+
+
 def run_tamper(directory: Path, count: int, seed: int) -> str:
     """Random edits, deletions, reorders, truncations, rollbacks and forks of a log: each must be found."""
     tried, missed = tamper.run(count, seed, directory)
@@ -43,6 +49,7 @@ def run_reload(directory: Path, count: int, seed: int) -> str:
 
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "kill": (run_kill, 60),
+    "matrix": (run_matrix, 1),
     "reload": (run_reload, 100),
     "ring": (run_ring, 100),
     "tamper": (run_tamper, 10_000),

@@ -58,9 +58,11 @@ def running_issuer(directory: Path, clients: Mapping[str, object]) -> Iterator[I
     environment = {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        word, url = process.stdout.readline().split()
-        assert word == "ready"
-        key.ensure_kid()
-        yield Issuer(url, authority.cert_pem.bytes(), Minter(key, url, AUDIENCE))
-        process.terminate()
+        try:
+            word, url = process.stdout.readline().split()
+            assert word == "ready"
+            key.ensure_kid()
+            yield Issuer(url, authority.cert_pem.bytes(), Minter(key, url, AUDIENCE))
+        finally:
+            process.terminate()
         assert process.wait(5) == 0

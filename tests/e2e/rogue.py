@@ -27,6 +27,7 @@ class Rogue:
 
     def __post_init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -59,6 +60,15 @@ class Rogue:
         for stream in list(self._open):
             with suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
+
+
+class Talker(Rogue):
+    """One that knows nothing of TLS, and answers before it is asked."""
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(self.answer)
+            self.received += connection.recv(65536)
 
 
 def server_context(directory: Path, made: tuple[bytes, bytes]) -> ssl.SSLContext:

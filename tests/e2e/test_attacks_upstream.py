@@ -21,8 +21,8 @@ from pki import io_output
 from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest
-from tests.e2e.rogue import Rogue, refused_upstream, server_context
-from tests.wire.rig import GET, OK, Rig
+from tests.e2e.rogue import Rogue, Talker, refused_upstream, server_context
+from tests.wire.rig import GET, Rig
 
 ORDERS = "spiffe://mesh.internal/svc/orders"
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -200,12 +200,6 @@ def test_a_plaintext_service_gets_no_request_P40(stopped: Bent) -> None:
 
 
 def test_a_plaintext_service_that_speaks_first_gets_no_request_P40(stopped: Bent) -> None:
-    class Talker(Rogue):
-        def _serve(self, connection: socket.socket) -> None:
-            with connection:
-                connection.sendall(OK)
-                self.received += connection.recv(65536)
-
     rogue = Talker(stopped.upstream.port, None)
     try:
         with stopped.client() as client:

@@ -66,6 +66,20 @@ def test_a_killed_store_refuses_at_once_and_is_found_again(own_server: Server) -
     run(StoreSettings(own_server.socket_path), scenario)
 
 
+def test_a_store_started_anew_between_two_questions_was_never_away(own_server: Server) -> None:
+    async def scenario(store: LeaseStore) -> None:
+        limiter = Limiter([LimitSettings("c", 100, 3600)], store)
+        await store.beat()  # else one is under way when the store is killed
+        for _ in range(3):
+            assert isinstance(await ask(limiter), Admission)
+            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_server.start)
+        await asyncio.gather(store.beat(), *[ask(limiter) for _ in range(5)])  # all at once on the dead connection
+        assert is_healthy(store)
+
+    run(StoreSettings(own_server.socket_path), scenario)
+
+
 def test_a_local_limit_goes_on_with_its_share_while_the_store_is_killed(own_server: Server) -> None:
     local = LimitSettings("l", 40, 3600, on_store_failure="local")
 

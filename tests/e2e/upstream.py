@@ -137,7 +137,17 @@ class Upstream:
         with self._lock:
             self._seen.clear()
         self.answers.clear()
+        for count in (self.asked, self.given_up):
+            while count.acquire(blocking=False):
+                pass
         self.answers_early, self.echoes = b"", False
+
+    def wait_for(self, piece: bytes, within_s: float = 5) -> None:
+        """Until this has come."""
+        end = time.monotonic() + within_s
+        while piece not in self.seen:
+            assert time.monotonic() < end, f"{piece!r} did not come"
+            time.sleep(0.005)
 
     @property
     def open_connections(self) -> int:

@@ -82,7 +82,7 @@ def make(directory: Path, variant: Variant) -> Path:
     for name, text in (("services.yaml", variant.services), ("limits.yaml", variant.limits)):
         (directory / "policies" / name).write_text(text)
     (directory / "policies" / "anybody.cedar").write_text(variant.policy)
-    issue_orders(directory)
+    issue(directory, "orders")
     return directory
 
 
@@ -165,8 +165,14 @@ class Gateway:
             connection.close()
 
     def children(self) -> dict[str, int]:
-        """Living children by the name the kernel knows them by."""
-        found = {}
+        """Living children by the name the kernel knows them by; of the workers any."""
+        return {name: pid for pid, name in self._living()}
+
+    def pids(self, name: str) -> set[int]:
+        """Of the living children of this name."""
+        return {pid for pid, own_name in self._living() if own_name == name}
+
+    def _living(self) -> Iterator[tuple[int, str]]:
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 head, _, tail = stat.read_text().rpartition(")")
@@ -174,8 +180,7 @@ class Gateway:
                 continue
             state, parent = tail.split()[:2]
             if int(parent) == self.process.pid and state not in "ZX":
-                found[head.partition("(")[2]] = int(stat.parent.name)
-        return found
+                yield int(stat.parent.name), head.partition("(")[2]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -224,13 +229,14 @@ def records(directory: Path) -> int:
     return report.size
 
 
-def issue_orders(directory: Path) -> None:
+def issue(directory: Path, name: str) -> None:
+    """A service's certificate and key, into the directory of its name."""
     now, key = datetime.now(UTC), make_ec("p256")
     ca = directory / "state" / "ca"
     with Authority.open(ca, Passphrases(ca, environ={}), now=now) as authority:
-        issued = authority.issue(IssueRequest("svc", "orders", key.public_key(), ("orders.internal",)), now)
+        issued = authority.issue(IssueRequest("svc", name, key.public_key(), (f"{name}.internal",)), now)
         io_output.write(
-            directory / "orders",
+            directory / name,
             issued,
             key_pem=private_pem(key),
             bundle_pem=authority.bundle_pem(roles=("gw",)),

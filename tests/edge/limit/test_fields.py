@@ -28,3 +28,7 @@ def test_an_exhausted_limit_has_nothing_left_until_then() -> None:
         (b"ratelimit-policy", b'"a";q=5;w=60'),
         (b"ratelimit", b'"a";r=0;t=7'),
     ]
+
+
+def test_the_window_of_bad_credentials_is_not_told() -> None:
+    assert exhausted_fields(Exhausted("failed-credentials", 0, 1, 1)) == []
