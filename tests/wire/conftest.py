@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.wire.rig import Rig
+from tests.wire.speaker import SPEAKERS, Speaker
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +21,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def rig(running: Rig) -> Rig:
     running.upstream.clear()
     return running
+
+
+@pytest.fixture(params=SPEAKERS)
+def speaker(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Speaker]:
+    """The same question over either protocol."""
+    speaker = SPEAKERS[request.param](rig.gateway)
+    yield speaker
+    speaker.close()

@@ -22,7 +22,10 @@ listeners:
   admin: {bind: "127.0.0.1:0"}
 audit: {paths: plain}
 """
-SERVICES = 'services:\n  orders: {may_serve: ["/orders/**", "/slashes/**", "/small/**", "/quick/**"]}\n'
+SERVICES = """\
+services:
+  orders: {may_serve: ["/orders/**", "/slashes/**", "/small/**", "/quick/**", "/api/orders/**"]}
+"""
 POLICY = """\
 @id("anybody")
 permit (principal is Edge::Anonymous, action in [Edge::Action::"read", Edge::Action::"write", Edge::Action::"OPTIONS"],
@@ -42,6 +45,10 @@ routes:
     match: {{path: /small/**, methods: [POST]}}
     upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2}}
     max_body_bytes: 1000
+    public: {{reason: a test without tokens}}
+  - name: stripped
+    match: {{path: /api/orders/**, methods: [GET]}}
+    upstream: {{service: orders, endpoints: ["127.0.0.1:{port}"], timeout_s: 2, strip_prefix: /api}}
     public: {{reason: a test without tokens}}
   - name: slashes
     match: {{path: /slashes/**, methods: [GET]}}

@@ -14,13 +14,6 @@ from tests.wire.rig import Rig
 from tests.wire.speaker import SPEAKERS, Speaker
 
 
-@pytest.fixture(params=SPEAKERS)
-def speaker(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Speaker]:
-    speaker = SPEAKERS[request.param](rig.gateway)
-    yield speaker
-    speaker.close()
-
-
 def seen_head(rig: Rig) -> list[bytes]:
     """What the upstream got, without what differs from request to request."""
     head = rig.upstream.seen.partition(b"\r\n\r\n")[0]
