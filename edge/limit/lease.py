@@ -14,7 +14,8 @@ Laws:
   question was sent, less 1/1024 for clocks that run at different speed. (A machine that is suspended as a whole sleeps
   through the death of its leases: it may use up to 1 % of a quota late when it wakes.)
 - Granted ahead is at most 1 % of the quota over all replicas together, so ≥ 99 % stay usable whatever traffic does. A
-  quota below 100 per replica is never leased ahead: each request asks, and the answer is exact.
+  quota below 200 per replica is never leased ahead, for one unit would save nothing: each request asks, and the answer is
+  exact.
 - Before a question is sent the lease forgets its units; an answer that is lost loses them and never doubles them.
 
 All times are nanoseconds of one monotonic clock, unless a name says `_us`.
