@@ -122,7 +122,7 @@ class PublicShape(Shape):
     """One table or a list; the first is shown to clients that name no host. Absent: issued by the mini-CA for `hosts`."""
     hsts: Annotated[HstsShape | None, BeforeValidator(lambda value: None if value == "off" else value)] = HstsShape()
     """What every answer says of coming back over TLS only; `off` says nothing."""
-    http2: Annotated[Literal["hypercorn", "off"], Expect("hypercorn or off", "hypercorn")] = "hypercorn"
+    http2: Annotated[Literal["front", "hypercorn", "off"], Expect("front, hypercorn or off", "front")] = "front"
     """Which engine speaks HTTP/2 to the public; `off` offers HTTP/1.1 only."""
 
 

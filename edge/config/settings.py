@@ -35,8 +35,8 @@ class PublicListener:
     """Certificates by host, the first also without a host. Empty while the mini-CA has not issued it (`Config.unissued`)."""
     uncovered: tuple[str, ...]
     """Hosts that no certificate given for the listener names; they get the first."""
-    http2: str = "hypercorn"
-    """`hypercorn` or `off`."""
+    http2: str = "front"
+    """`front`, `hypercorn` or `off`."""
     hsts: str | None = None
     """Value of `Strict-Transport-Security`; None: none is sent."""
 

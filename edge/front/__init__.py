@@ -4,6 +4,7 @@ from edge.front.deadlines import Deadlines
 from edge.front.front import Front
 from edge.front.gate import Gate
 from edge.front.http1 import Http1
-from edge.front.hypercorn import Http2
+from edge.front.http2 import Http2
+from edge.front.hypercorn import HypercornHttp2
 
-__all__ = ["Deadlines", "Front", "Gate", "Http1", "Http2"]
+__all__ = ["Deadlines", "Front", "Gate", "Http1", "Http2", "HypercornHttp2"]

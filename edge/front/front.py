@@ -7,11 +7,16 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from edge.downstream import Shared
 from edge.front.deadlines import Deadlines
-from edge.front.heads import KnownHeads
+from edge.front.heads import KnownBlocks, KnownHeads
+from edge.model.http import RawField
 from edge.pipeline import Gateway
+
+if TYPE_CHECKING:
+    from edge.front.http2_stream import Stream
 
 
 class Connection(asyncio.Protocol):
@@ -38,12 +43,16 @@ class Front:
     ) -> None:
         self._gateway = gateway
         self.heads = KnownHeads()
+        self.blocks = KnownBlocks()
         self.shared = shared
         self.deadlines = deadlines
         self.connections: set[Connection] = set()
         self._protocol = protocol
         self.take_http2: Callable[[asyncio.Transport], object] | None = None
-        """Given each connection that chose `h2`, before a byte of it was read. None: nothing offers it."""
+        """Given each connection that chose `h2` with what it counts for, before a byte of it was read. None: not offered."""
+        self.take_tunnel: Callable[[Stream, list[RawField]], None] | None = None
+        """Given each CONNECT of `front/http2`, as HPACK gave it; attaches to the stream and answers (RFC 8441). None:
+        extended CONNECT is not offered. Read when a connection begins."""
         self.is_draining = False
         self._date_s = 0
         self._date_line = b""
@@ -58,6 +67,7 @@ class Front:
     def gateway(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.heads.clear()
+        self.blocks.clear()
 
     def __call__(self) -> asyncio.Protocol:
         return self._protocol(self)

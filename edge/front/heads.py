@@ -9,6 +9,10 @@ nothing is compared but bytes with bytes, so one caller's head can never stand f
 from __future__ import annotations
 
 from edge.model.http import Request
+from edge.parse.hpack import Table
+
+Block = tuple[Table, bytes]
+"""A header block, and the table it was decoded with."""
 
 MAX_HEADS = 2048
 MAX_HEAD_BYTES = 2048
@@ -31,6 +35,31 @@ class KnownHeads:
                 self.known.clear()
             request.memo = {}
             self.known[head] = request
+
+    def clear(self) -> None:
+        self.known.clear()
+
+
+class KnownBlocks:
+    """The same for HTTP/2, where a head is a header block and means what the table before it makes of it.
+
+    A table equals itself only. That of a new connection is one and the same, and what follows on a block met before is the
+    table that followed then; so all connections that say the same share their tables. Owner: the front, as above.
+    """
+
+    __slots__ = ("get", "known")
+
+    def __init__(self) -> None:
+        self.known: dict[Block, tuple[Request, Table]] = {}
+        self.get = self.known.get
+
+    def put(self, block: Block, request: Request, table: Table) -> None:
+        """Remember a whole request without a body, and the table behind its head."""
+        if len(block[1]) <= MAX_HEAD_BYTES:
+            if len(self.known) >= MAX_HEADS:
+                self.known.clear()
+            request.memo = {}
+            self.known[block] = request, table
 
     def clear(self) -> None:
         self.known.clear()

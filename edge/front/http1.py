@@ -83,8 +83,7 @@ class Http1(Connection):
         front = self._front
         self._peer = peer_of(transport)  # the gate has counted it
         if front.take_http2 is not None and alpn_of(transport) == "h2":
-            front.shared.shed.close(self._peer.prefix)
-            front.take_http2(self._transport)  # counts anew; from here on this object is nobody's protocol
+            front.take_http2(self._transport)  # with what it counts for; from here on this object is nobody's protocol
             return
         front.connections.add(self)
         self._deadline_s = front.shared.loop.time() + front.deadlines.head_s

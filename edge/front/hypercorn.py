@@ -1,7 +1,8 @@
 """The front's side of a connection that chose HTTP/2: budgets, deadlines and drain around Hypercorn's server.
 
-`Http1` sees the ALPN when the handshake is done and gives the transport to `Http2` before a byte was read, so that no byte of
-HTTP/1.1 ever meets another parser, and none of HTTP/2 meets llhttp. What a single request may take is `dataplane`'s to say.
+`Http1` sees the ALPN when the handshake is done and gives the transport to `HypercornHttp2` before a byte was read, so that
+no byte of HTTP/1.1 ever meets another parser, and none of HTTP/2 meets llhttp. What a single request may take is
+`dataplane`'s to say.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edge.front.wire import untaken_bytes
 _CONFIG = hypercorn_config()
 
 
-class Http2(Connection):
+class HypercornHttp2(Connection):
     """One connection. It is not the transport's protocol itself: Hypercorn's stream reader is."""
 
     def __init__(self, front: Front, transport: asyncio.Transport, app: App) -> None:
@@ -28,9 +29,6 @@ class Http2(Connection):
         self._close_by_s = 0.0
         self._write_deadline_s = 0.0
         self._taken_bytes = 0
-        if not front.shared.shed.open(self._peer.prefix):
-            transport.abort()
-            return
         front.connections.add(self)
         self._server = Server(app, front.shared.loop, transport, self._peer, _CONFIG)
         self._task = front.shared.loop.create_task(self._server.run())

@@ -9,6 +9,7 @@ byte is judged by `parse.fields` and `parse.target`, as it is for HTTP/1.1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from edge.errors import HeadersTooLarge, MalformedRequest
@@ -21,12 +22,17 @@ _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _OF_THE_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings")
 )
+_NAME = re.compile(rb"[!-9;-@\[-~]+")
+"""RFC 9113 §8.2.1: neither upper case, nor a colon, nor anything that is not printable ASCII."""
+_BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
 
 
 def translate(head: Sequence[RawField]) -> tuple[str, bytes, tuple[RawField, ...]]:
     """(method, raw target, fields with `host` first) of a head as HPACK gave it, cookie crumbs joined (RFC 9113 §8.2.3).
 
-    Raises: MalformedRequest; then 400. HeadersTooLarge; then 431.
+    Raises:
+        MalformedRequest: malformed in the sense of RFC 9113 §8.1.1; then 400, and an error of the stream.
+        HeadersTooLarge: then 431.
     """
     if sum(len(name) + len(value) for name, value in head) > MAX_HEAD_BYTES:
         raise HeadersTooLarge("head-size")
@@ -55,15 +61,30 @@ def translate(head: Sequence[RawField]) -> tuple[str, bytes, tuple[RawField, ...
         raise MalformedRequest("pseudo-field")
     if pseudo.get(b":scheme") != b"https":
         raise MalformedRequest("scheme")
+    if raw_target[:1] != b"/" and raw_target != b"*":
+        raise MalformedRequest("target-form")  # RFC 9113 §8.3.1
     if not raw_target.isascii():
         raise MalformedRequest("target-not-ascii")  # as llhttp does for HTTP/1.1
     return method.decode("latin-1"), raw_target, ((b"host", authority), *fields)
 
 
+def require_trailers(fields: Sequence[RawField]) -> None:
+    """Judge what came behind a body. Nothing of it is passed on (attacks C5).
+
+    Raises: MalformedRequest; pseudo fields, or what may not stand in a head either (RFC 9113 §8.1).
+    """
+    for name, value in fields:
+        if name[:1] == b":":
+            raise MalformedRequest("trailer-pseudo-field")
+        _require_translatable(name, value)
+
+
 def _require_translatable(name: bytes, value: bytes) -> None:
     if name in _OF_THE_CONNECTION or (name == b"te" and value != b"trailers"):
         raise MalformedRequest("connection-field")
-    if value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+    if _NAME.fullmatch(name) is None:
+        raise MalformedRequest("field-name")
+    if _BAD_VALUE.search(value) is not None:
         raise MalformedRequest("field-value")
 
 

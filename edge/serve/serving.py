@@ -27,7 +27,7 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import Deadlines, Front, Gate, Http1, Http2
+from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
@@ -87,8 +87,8 @@ class Serving:
         self.generation = self._build(sources, config, None)
         self._prepared: Generation | None = None
         self._front = front = Front(self.generation.gateway, shared, deadlines, Http1)
-        self._streams = streams = DataPlane(front)
-        front.take_http2 = lambda transport: Http2(front, transport, streams)
+        self._streams = DataPlane(front)
+        front.take_http2 = self._take_http2
         self._server: Gate | None = None
         self._admin: Admin | None = None
         self._fronts: dict[str, Front] = {}  # of the control plane's listeners
@@ -96,6 +96,12 @@ class Serving:
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
         self._is_retiring = False
+
+    def _take_http2(self, transport: asyncio.Transport) -> object:
+        """By which shell HTTP/2 is spoken is read anew for each connection, so that a reload may change it."""
+        if self.generation.config.listeners.public.http2 == "hypercorn":
+            return HypercornHttp2(self._front, transport, self._streams)
+        return Http2(self._front, transport)
 
     @classmethod
     async def open(cls, boot: Boot) -> Serving:

@@ -11,8 +11,14 @@ from tests.wire.speaker import SPEAKERS, Speaker
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    rig = Rig(tmp_path_factory.mktemp("wire") / "edge")
+def http2(request: pytest.FixtureRequest) -> str:
+    """Which shell speaks HTTP/2; a file whose cases hold for both is parametrised with it."""
+    return str(getattr(request, "param", "front"))
+
+
+@pytest.fixture(scope="module")
+def running(http2: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    rig = Rig(tmp_path_factory.mktemp("wire") / "edge", http2)
     yield rig
     rig.close()
 

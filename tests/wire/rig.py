@@ -18,7 +18,7 @@ from tests.e2e.whole_gateway import Gateway, Variant, make, requests_in_log
 EDGE_YAML = """\
 trust_domain: mesh.internal
 listeners:
-  public: {bind: "127.0.0.1:0", hosts: [localhost, 127.0.0.1]}
+  public: {bind: "127.0.0.1:0", http2: HTTP2, hosts: [localhost, 127.0.0.1]}
   admin: {bind: "127.0.0.1:0"}
 audit: {paths: plain}
 """
@@ -206,8 +206,9 @@ class Client:
 class Rig:
     """Gateway and upstream together, and the reasons that the log gives."""
 
-    def __init__(self, directory: Path) -> None:
-        make(directory, Variant(edge=EDGE_YAML, services=SERVICES, policy=POLICY, hosts=("localhost", "127.0.0.1")))
+    def __init__(self, directory: Path, http2: str = "front") -> None:
+        edge_yaml = EDGE_YAML.replace("HTTP2", http2)
+        make(directory, Variant(edge=edge_yaml, services=SERVICES, policy=POLICY, hosts=("localhost", "127.0.0.1")))
         self.upstream = Upstream(directory / "orders")
         (directory / "policies" / "routes.yaml").write_text(ROUTES.format(port=self.upstream.port))
         self.prepare(directory)

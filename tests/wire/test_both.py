@@ -13,6 +13,8 @@ from tests.wire.h2_client import Fields
 from tests.wire.rig import Rig
 from tests.wire.speaker import SPEAKERS, Speaker
 
+pytestmark = pytest.mark.parametrize("http2", ["front", "hypercorn"], indirect=True, scope="module")
+
 
 def seen_head(rig: Rig) -> list[bytes]:
     """What the upstream got, without what differs from request to request."""

@@ -23,7 +23,7 @@ from edge.audit.ring import Ring
 from edge.config.io_load import load
 from edge.config.parse import parse
 from edge.dataplane import DataPlane
-from edge.front import Deadlines, Front, Gate, Http1, Http2
+from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2
 from edge.limit.store import StoreSettings
 from edge.observe import ROW_BYTES, Observer
 from edge.timers import Timers
@@ -49,7 +49,7 @@ class Near:
 
 
 @asynccontextmanager
-async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIterator[Near]:
+async def near(directory: Path, ring_path: Path, shed: ShedSettings, *, http2: str = "front") -> AsyncIterator[Near]:
     """The parts of a worker that serve the public, without its processes."""
     loop = asyncio.get_running_loop()
     config = parse(load(directory / "edge.yaml", os.environ))
@@ -67,7 +67,10 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings) -> AsyncIte
     assemble.adopt(gateway, shared, None)
     front = Front(gateway, shared, SHORT, Http1)
     streams = DataPlane(front)
-    front.take_http2 = lambda transport: Http2(front, transport, streams)
+    if http2 == "front":
+        front.take_http2 = lambda transport: Http2(front, transport)
+    else:
+        front.take_http2 = lambda transport: HypercornHttp2(front, transport, streams)
     public = config.listeners.public
     context = public_context(public.shown, public.alpn)
     listening = socket.create_server(("127.0.0.1", 0))

@@ -62,7 +62,7 @@ def dribbles_a_body(there: Near) -> None:
 def takes_nothing_of_its_window(there: Near) -> None:
     with H2Client(there, window=0) as client:
         until_reset(client, client.request())
-        assert client.resets == {1: 2}
+        assert client.resets[1] in (2, 8)  # Hypercorn's, ours
 
 
 def opens_its_window_by_one_byte(there: Near) -> None:
@@ -95,12 +95,13 @@ ENDS: dict[Attack, tuple[float, float]] = {
 }
 
 
-def test_who_holds_on_is_cut_C4(running: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["front", "hypercorn"])
+def test_who_holds_on_is_cut_C4(running: Rig, tmp_path: Path, engine: str) -> None:
     running.upstream.by_target[b"/orders/big"] = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % BIG + bytes(BIG)
     running.upstream.by_target[b"/orders/7"] = b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n" + bytes(2000)
 
     async def all_of_them() -> list[float | BaseException]:
-        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings(), http2=engine) as there:
             with ThreadPoolExecutor(len(ENDS)) as pool:
                 found = await asyncio.gather(*(play(there, attack, pool) for attack in ENDS), return_exceptions=True)
             assert await there.front.emptied(2), "connections are left"
@@ -112,7 +113,8 @@ def test_who_holds_on_is_cut_C4(running: Rig, tmp_path: Path) -> None:
         assert least_s < found < most_s, (attack.__name__, found)
 
 
-def test_one_address_has_so_many_connections_and_gets_them_back(running: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["front", "hypercorn"])
+def test_one_address_has_so_many_connections_and_gets_them_back(running: Rig, tmp_path: Path, engine: str) -> None:
     def crowd(there: Near) -> None:
         with H2Client(there) as first, H2Client(there) as second:
             assert [first.ask().status, second.ask().status] == [200, 200]
@@ -126,16 +128,17 @@ def test_one_address_has_so_many_connections_and_gets_them_back(running: Rig, tm
 
     async def alone() -> None:
         shed = ShedSettings(max_connections_per_prefix=2)
-        async with near(running.gateway.directory, tmp_path / "w.ring", shed) as there:
+        async with near(running.gateway.directory, tmp_path / "w.ring", shed, http2=engine) as there:
             with ThreadPoolExecutor(1) as pool:
                 await play(there, crowd, pool)
 
     uvloop.run(alone())
 
 
-def test_a_drain_finishes_what_is_under_way_and_says_goodbye(running: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["front", "hypercorn"])
+def test_a_drain_finishes_what_is_under_way_and_says_goodbye(running: Rig, tmp_path: Path, engine: str) -> None:
     async def scene() -> None:
-        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings(), http2=engine) as there:
             loop = asyncio.get_running_loop()
 
             def ask(client: H2Client, stream: int) -> tuple[int, list[int]]:

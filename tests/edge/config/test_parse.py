@@ -50,7 +50,8 @@ def test_listeners_keep_their_order_and_hosts_their_one_spelling() -> None:
 
 
 def test_http2_is_offered_unless_it_is_off() -> None:
-    assert parse(sources()).listeners.public.alpn == ("h2", "http/1.1")
+    public = parse(sources()).listeners.public
+    assert (public.http2, public.alpn) == ("front", ("h2", "http/1.1"))
     public = parse(sources(edge('bind: "127.0.0.1:8443"', 'http2: off, bind: "127.0.0.1:8443"'))).listeners.public
     assert (public.http2, public.alpn) == ("off", ("http/1.1",))
 

@@ -1,0 +1,331 @@
+"""HTTP/2 for the public: one connection, its streams, its deadlines. What the protocol says is `http2_session`'s.
+
+`Http1` sees in the handshake that `h2` was chosen and hands the transport over before a byte was read, so no byte of HTTP/1.1
+is ever parsed as HTTP/2, nor the other way round. Laws:
+
+- All of what was read is judged before a request begins: what was reset in the same breath never reaches an upstream.
+- Frames leave once per turn of the loop, in the order in which they were made.
+- Nothing new is begun for a client that does not take what it was answered, and while its socket takes none, it is not read.
+- A connection ends with a GOAWAY that names the last stream looked at (RFC 9113 §6.8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from edge.accept.peer import peer_of
+from edge.errors import EdgeError
+from edge.forward.fields import forget_peer
+from edge.front import frames
+from edge.front.frames import Code
+from edge.front.front import Connection, Front
+from edge.front.http2_roles import AnsweringStream
+from edge.front.http2_session import Session
+from edge.front.http2_stream import Stream, ending_for
+from edge.front.wire import untaken_bytes
+from edge.model.http import RawField, Request
+from edge.parse.http2 import translate
+from edge.parse.request import build
+
+MAX_HELD_BYTES = 1 << 20
+"""Of all answers of a connection that its client does not take; then no request is begun."""
+_TURN_BYTES = 16_384
+"""Of one stream's answer at a time, when several wait for a window."""
+
+
+class Http2(Connection):
+    """One downstream connection."""
+
+    __slots__ = (
+        "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone",
+        "_is_leaving", "_is_write_due", "_is_write_paused", "_overdrawn", "_received", "_since_s", "_taken_bytes",
+        "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units", "_write_deadline_s", "bytes_out", "front",
+        "held_bytes", "peer", "session",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, transport: asyncio.Transport) -> None:
+        """Takes the transport over."""
+        self.front = front
+        self._transport = transport
+        self.peer = peer_of(transport)
+        self.held_bytes = 0
+        self._begun: list[AnsweringStream] = []
+        self._received: dict[AnsweringStream, None] = {}
+        self._unsent: dict[AnsweringStream, None] = {}
+        self._waiting: list[AnsweringStream] = []
+        self._is_feeding = self._is_write_due = self._is_write_paused = False
+        self._is_closing = self._is_leaving = self._is_gone = self._has_said_goodbye = False
+        self._overdrawn = Code.NO_ERROR
+        self.bytes_out = self._taken_bytes = 0
+        self._close_by_s = self._write_deadline_s = 0.0
+        loop = front.shared.loop
+        self._since_s = self._whole_s = loop.time()
+        self._whole_units = 0
+        self.session = Session(self, front.blocks, loop.time, takes_tunnels=front.take_tunnel is not None)
+        transport.set_protocol(self)
+        front.connections.add(self)
+        self._write()
+
+    # -- asyncio --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            return
+        self._is_feeding = True
+        code = self.session.feed(data)
+        if code:
+            self._is_feeding = False
+            self._close(code)
+            return
+        self._settle()
+        self._is_feeding = False
+        self._write()
+        if self._is_leaving:
+            self._leave_if_idle()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._drop_all()
+        self.front.shared.shed.close(self.peer.prefix)
+        forget_peer(self.peer)
+        self.front.forget(self)
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self._is_closing or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        self._send_on()
+        self._write()
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def on_head(self, stream_id: int, fields: list[RawField], known: Request | None, *, is_end: bool) -> Request | None:
+        stream = Stream(self, stream_id)
+        self.session.open(stream_id, stream)
+        if is_end:
+            stream.is_request_ended = True
+        if known is not None:
+            stream.expect(known, wants_continue=False)
+            self._begun.append(stream)
+            return None
+        if self.front.take_tunnel is not None and (b":method", b"CONNECT") in fields:
+            self.front.take_tunnel(stream, fields)
+            return None
+        self._begun.append(stream)
+        return self._parse(stream, fields, is_end=is_end)
+
+    def _parse(self, stream: Stream, fields: list[RawField], *, is_end: bool) -> Request | None:
+        try:
+            method, raw_target, translated = translate(fields)
+        except EdgeError as exc:
+            stream.expect_refusal(exc, ending_for(exc), is_head_method=(b":method", b"HEAD") in fields)
+            return None
+        try:
+            request, framing = build(method, raw_target, "2", translated)
+        except EdgeError as exc:
+            stream.expect_refusal(exc, Code.NO_ERROR, is_head_method=method == "HEAD")
+            return None
+        if not is_end:
+            request.chunked = request.content_length is None
+        stream.expect(request, wants_continue=framing.expects_continue)
+        if is_end and request.has_body:
+            stream.take(b"", is_end=True)  # what was announced will not come
+            return None
+        return request if is_end else None
+
+    def _settle(self) -> None:
+        """All that was read has been looked at."""
+        if self._is_gone:
+            self._drop_all()
+        if self._begun:
+            begun, self._begun = self._begun, []
+            if self._waiting or self.held_bytes > MAX_HELD_BYTES:
+                self._waiting += begun
+            else:
+                for stream in begun:
+                    stream.begin()
+        if self._received:
+            received, self._received = self._received, {}
+            for stream in received:
+                stream.deliver()
+        if self.session.has_window_grown:
+            self.session.has_window_grown = False
+            self._send_on()
+
+    def received(self, stream: AnsweringStream) -> None:
+        self._received[stream] = None
+
+    def on_goaway(self, code: int) -> None:
+        """The client opens nothing more. Behind an error it does not wait for answers either."""
+        self._is_leaving = True
+        self._is_gone |= bool(code)
+
+    def _drop_all(self) -> None:
+        streams, self.session.streams = list(self.session.streams.values()), {}
+        for stream in streams:
+            stream.drop()
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def push(self, stream: AnsweringStream) -> None:
+        if not self._is_write_paused:
+            if stream.is_over or stream.emit(frames.MAX_WINDOW_BYTES):
+                self._unsent.pop(stream, None)
+            else:
+                self._unsent[stream] = None
+                stream.weigh()
+        elif not stream.is_over:
+            self._unsent[stream] = None
+            stream.weigh()
+        if not (self._is_feeding or self._is_write_due):
+            self._is_write_due = True
+            self.front.shared.loop.call_soon(self._write)
+
+    def _send_on(self) -> None:
+        """A window has grown, or the socket takes more: all that wait get their turns."""
+        session = self.session
+        while self._unsent and not self._is_write_paused:
+            before = session.send_left
+            for stream in list(self._unsent):
+                if stream.is_over or stream.emit(_TURN_BYTES):
+                    self._unsent.pop(stream, None)
+                stream.weigh()
+            if before == session.send_left:
+                break
+            self._write()
+        if self._waiting and self.held_bytes <= MAX_HELD_BYTES:
+            waiting, self._waiting = self._waiting, []
+            for stream in waiting:
+                stream.begin()
+
+    def _write(self) -> None:
+        self._is_write_due = False
+        out = self.session.out
+        if out and not self._is_closing:
+            data = b"".join(out)
+            out.clear()
+            self.bytes_out += len(data)
+            self.session.credit_written(len(data))
+            self._transport.write(data)
+
+    def answered(self, stream: AnsweringStream) -> None:
+        session, stream_id = self.session, stream.stream_id
+        if stream.ending:
+            self.spend(session.reset(stream_id, stream.ending))
+        elif stream.is_request_ended:
+            session.close(stream_id)
+        else:
+            session.cancel(stream_id, Code.NO_ERROR)
+        if not session.streams:
+            self._rest()
+
+    def let_go(self, stream: AnsweringStream) -> None:
+        self._unsent.pop(stream, None)
+        if not self.session.streams:
+            self._rest()
+
+    def _rest(self) -> None:
+        """No stream is open."""
+        self._since_s = self.front.shared.loop.time()
+        self._leave_if_idle()
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def spend(self, code: Code) -> None:
+        """What a reset cost; an overdrawn budget ends the connection behind what is being written."""
+        if code and not self._overdrawn:
+            self._overdrawn = code
+            self.front.shared.loop.call_soon(self._close, code)
+
+    def _close(self, code: Code) -> None:
+        """Say which streams were looked at, and that nothing more comes. As `Http1` does, until the client has read it, or
+        `linger_s` is over, the transport reads on and throws away."""
+        if self._is_closing:
+            return
+        self.session.is_final = True
+        self.session.out.append(frames.goaway(max(0, self.session.last_stream_id), code))
+        self._write()
+        self._is_closing = True
+        self._drop_all()
+        self._close_by_s = self.front.shared.loop.time() + self.front.deadlines.linger_s
+        self._transport.close()
+
+    def _leave_if_idle(self) -> None:
+        if self._is_leaving and not self.session.streams and not self._is_feeding:
+            self._close(Code.NO_ERROR)
+
+    def _say_goodbye(self) -> None:
+        """No new streams, please; what is under way, or was sent before this arrives, is answered (RFC 9113 §6.8)."""
+        if not self._has_said_goodbye:
+            self._has_said_goodbye = True
+            self.session.out.append(frames.goaway(frames.MAX_STREAM_ID, Code.NO_ERROR))
+            self._write()
+
+    def close_if_idle(self) -> None:
+        """Drain: nothing under way → close now; else behind the last answer."""
+        if not self._is_closing:
+            self._is_leaving = True
+            if self.session.streams:
+                self._say_goodbye()
+            self._leave_if_idle()
+
+    def cut(self) -> None:
+        self._is_closing = True
+        self._transport.abort()
+
+    # -- deadlines ------------------------------------------------------------------------------
+
+    def check_deadline(self, now_s: float) -> None:
+        for stream in list(self.session.streams.values()):
+            stream.check_deadline(now_s)
+        if self._is_closing:
+            if now_s > self._close_by_s:
+                self.cut()
+        elif self._is_stuck(now_s):
+            self._close(Code.ENHANCE_YOUR_CALM)
+        elif self._is_behind(now_s):
+            self.cut()
+        elif not self.session.streams:
+            self._check_idle(now_s)
+
+    def _check_idle(self, now_s: float) -> None:
+        front = self.front
+        if now_s > self._since_s + front.deadlines.idle_s:
+            self._close(Code.NO_ERROR)
+        elif front.is_draining:
+            # Told when nothing is under way, because some clients cannot read an answer behind it, and closed at the next
+            # look: what the client sent before it heard is still answered.
+            if self._has_said_goodbye:
+                self._close(Code.NO_ERROR)
+            else:
+                self._say_goodbye()
+
+    def _is_stuck(self, now_s: float) -> bool:
+        """Whether something that was begun, be it the preface, a frame or a header block, takes too long to become whole."""
+        session, deadlines = self.session, self.front.deadlines
+        if not session.is_amid or (session.whole_units != self._whole_units):
+            self._whole_units, self._whole_s = session.whole_units, now_s
+            return False
+        has_time_s = deadlines.body_s if session.streams and not session.is_in_block else deadlines.head_s
+        return now_s > self._whole_s + has_time_s
+
+    def _is_behind(self, now_s: float) -> bool:
+        """Whether the client takes less than the least rate of what waits in the transport."""
+        if not self._transport.get_write_buffer_size():
+            self._write_deadline_s = 0.0
+            return False
+        if self._write_deadline_s and now_s <= self._write_deadline_s:
+            return False
+        deadlines = self.front.deadlines
+        before, self._taken_bytes = self._taken_bytes, self.bytes_out - untaken_bytes(self._transport)
+        is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
+        return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s
