@@ -7,8 +7,10 @@ taken: an admitted request completes it, a refused one is recorded by itself.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from edge.downstream import Shared
+from edge.errors import EdgeError
 from edge.model.decision import Admission, Need
 from edge.model.http import Request
 from edge.model.identity import Peer
@@ -50,11 +52,18 @@ class Account:
         return recorder.synced(slot)
 
     def close(
-        self, request: Request | None, walk: Walk | None, status: int, reason: str | None, error: BaseException | None
+        self,
+        request: Request | None,
+        walk: Walk | None,
+        status: int,
+        reason: str | None,
+        error: BaseException | None,
+        *,
+        close_code: int | None = None,
     ) -> Need | None:
         """Write the outcome; gives what to await before the last byte of the answer (`strict`).
 
-        `reason` is None when the upstream's answer was passed on, whatever its status.
+        `reason` is None when the upstream's answer was passed on, whatever its status. `close_code` is a WebSocket's.
         """
         duration_ns = time.monotonic_ns() - self.mono_ns
         shared, slot = self._shared, self._slot
@@ -80,6 +89,7 @@ class Account:
                 bytes_out=self.bytes_out,
                 duration_ns=duration_ns,
                 upstream=self.upstream,
+                close_code=close_code,
             )
             return shared.recorder.acked(completion)
         denial = getattr(error, "denial", None)
@@ -101,3 +111,16 @@ class Account:
                 bytes_out=self.bytes_out,
             )
         )
+
+
+async def when_recorded(
+    to_disk: Need, then: Callable[[], None], flush: Callable[[], None], cut: Callable[[], None]
+) -> None:
+    """`strict`: the leaf is on disk before the last byte leaves. What cannot be recorded is not finished."""
+    try:
+        await to_disk.fetch()
+    except EdgeError:
+        cut()
+        return
+    then()
+    flush()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.accept.shed import Shed
 from edge.audit.recorder import Recorder
@@ -13,6 +13,9 @@ from edge.forward.io_pool import Pool
 from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 from edge.observe import Observer
+
+if TYPE_CHECKING:
+    from edge.tunnel import Tunnel
 
 
 class Downstream(Protocol):
@@ -53,3 +56,12 @@ class Shared:
     """Every task that walks a Need; nobody else may drop them."""
     report: Callable[[BaseException], None]
     """Tells the operator about an exception that nobody expected: type and place, never a value."""
+    tunnels: set[Tunnel] = field(default_factory=set)
+    """Every open WebSocket: each enters and leaves by itself, the front sweeps them."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin what has to be awaited; it is cancelled when the worker closes."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task

@@ -11,6 +11,7 @@ EdgeError
 │   ├── RouteNotFound              404
 │   ├── MethodNotAllowed           405
 │   ├── Misdirected                421
+│   ├── WebSocketVersion           426
 │   ├── Unauthenticated
 │   │   ├── CredentialMissing      401
 │   │   └── CredentialRejected     401
@@ -119,6 +120,10 @@ class MethodNotAllowed(Refusal):
 
 class Misdirected(Refusal):
     """The host is not served here, or differs from the TLS server name; then 421."""
+
+
+class WebSocketVersion(Refusal):
+    """A WebSocket of a version that is not spoken; then 426 with the one that is."""
 
 
 class Unauthenticated(Refusal):

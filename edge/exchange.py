@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-from edge.account import Account
+from edge.account import Account, when_recorded
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.asgi import LocalCall, asgi_scope
@@ -34,6 +33,7 @@ from edge.model.identity import Peer
 from edge.pipeline import Gateway, Walk, decide
 from edge.respond.fields import outgoing
 from edge.respond.problem import Problem, render, row_of
+from edge.upgrade import Upgrade
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _MAX_NEEDS = 12
@@ -50,6 +50,8 @@ class Exchange:
 
     # Defaults of the class, not assignments in __init__: most requests never touch most of them.
     request: Request | None = None
+    upgrade: Upgrade | None = None
+    """Set before `start` when a WebSocket is asked for; an answer in place of it closes the connection."""
     _walk: Walk | None = None
     _admission: Admission | None = None
     _connection: UpstreamConnection | LocalCall | None = None
@@ -152,6 +154,8 @@ class Exchange:
         assert self._walk is not None
         account = self._account
         try:
+            if self.upgrade is not None:
+                self.upgrade.route(self._gateway, self._walk)
             if self._needs:  # it waited: what is decided now is decided at this moment
                 step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
             else:
@@ -175,13 +179,7 @@ class Exchange:
         self._needs += 1
         if self._needs > _MAX_NEEDS:
             raise RuntimeError(f"request needs {need.what} again and again")
-        self._spawn(self._fetch(need, then))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._shared.loop.create_task(work)
-        self._task = task
-        self._shared.tasks.add(task)
-        task.add_done_callback(self._shared.tasks.discard)
+        self._task = self._shared.spawn(self._fetch(need, then))
 
     async def _fetch(self, need: Need, then: Callable[[], None]) -> None:
         try:
@@ -226,6 +224,8 @@ class Exchange:
         self._connection = connection = pinned.connection
         trace_hex = _random_bytes(24).hex().encode("ascii")
         head = request_head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
+        if self.upgrade is not None:
+            head = self.upgrade.ask(pinned, head, self._switched)
         is_complete = self._body_ended
         if self._body:
             body = b"".join(map(self._framed, self._body))
@@ -250,7 +250,8 @@ class Exchange:
         self._arm()
         body, self._body = b"".join(self._body), ()
         call.send(body, is_complete=self._body_ended)
-        self._spawn(self._fetch(Need("local", call.run), lambda: None))  # its end came as any answer's end
+        run = self._fetch(Need("local", call.run), lambda: None)  # its end came as any answer's end
+        self._task = self._shared.spawn(run)
         self._let_body_come()
 
     def _let_body_come(self) -> None:
@@ -302,7 +303,7 @@ class Exchange:
             self.downstream.send_end()
         else:
             self._is_held = True
-            self._spawn(self._when_recorded(to_disk, self.downstream.send_end))
+            self._finish_when(to_disk, self.downstream.send_end)
 
     def on_upstream_flush(self) -> None:
         if not self._is_over:
@@ -312,15 +313,14 @@ class Exchange:
             return  # the last bytes wait in the shell's buffer for the leaf
         self.downstream.flush()
 
-    async def _when_recorded(self, to_disk: Need, then: Callable[[], None]) -> None:
-        """`strict`: the leaf is on disk before the last byte leaves. What cannot be recorded is not finished."""
-        try:
-            await to_disk.fetch()
-        except EdgeError:
-            self.downstream.cut()
-            return
-        then()
-        self.downstream.flush()
+    def _finish_when(self, to_disk: Need, then: Callable[[], None]) -> None:
+        downstream = self.downstream
+        self._task = self._shared.spawn(when_recorded(to_disk, then, downstream.flush, downstream.cut))
+
+    def _switched(self, fields: Sequence[RawField], rest: bytes) -> None:
+        self._is_over = True
+        if self.upgrade is not None and self._walk is not None and self._admission is not None:
+            self.upgrade.complete(self._shared, self._account, self._walk, self._admission, fields, rest)
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
         assert self.request is not None
@@ -387,7 +387,7 @@ class Exchange:
         if row.closes or not self._body_ended:
             self.downstream.must_close()
         if to_disk is not None:
-            self._spawn(self._when_recorded(to_disk, lambda: self._answer(problem, error)))
+            self._finish_when(to_disk, lambda: self._answer(problem, error))
             return
         self._answer(problem, error)
         self.downstream.flush()

@@ -93,6 +93,7 @@ FIELDS: Mapping[str, str] = {
     "http.version": "HTTP version of the downstream's request",
     "http.request.method": "method of the request",
     "http.request.body.bytes": "bytes of the request's body that were read",
+    "websocket.close_code": "of the Close that ended a WebSocket; 1005 without a code, 1006 without a Close",
     "http.response.status_code": "status sent downstream; 0 when the downstream left first",
     "http.response.body.bytes": "bytes of the answer's body that were sent",
     "url.domain": "host of the request",

@@ -150,17 +150,21 @@ class Recorder:
         duration_ns: int,
         upstream: UpstreamFacts | None,
         rule: str | None = None,
+        close_code: int | None = None,
     ) -> int:
         """Close a slot with its outcome; returns the number to await in `acked`.
 
         `reason` is None when the answer of the upstream was passed on, whatever its status; else the problem's reason.
-        `bytes_in` and `bytes_out` count bodies. Raises: ValueError when the slot is not open.
+        `bytes_in` and `bytes_out` count bodies; of a WebSocket, which alone has a `close_code`, its frames.
+        Raises: ValueError when the slot is not open.
         """
         if reason is None:
             outcome = ',"event.outcome":"success","event.duration":'
         else:
             named = f',"rule.id":{self._word(rule)}' if rule is not None else ""
             outcome = f',"event.outcome":"failure","event.reason":{self._word(reason)}{named},"event.duration":'
+        if close_code is not None:
+            outcome = f',"websocket.close_code":{close_code}{outcome}'
         facts = (self._upstreams.get(upstream) or self._upstream(upstream)) if upstream is not None else "}"
         suffix = (
             f'{outcome}{duration_ns},"http.response.status_code":{status},'

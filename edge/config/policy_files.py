@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from edge.authz.upgrade import canonical_origin
 from edge.config.edge_file import Host, parse_host
 from edge.config.shape import Expect, Shape, check, pattern
 from edge.errors import MalformedRequest
 from edge.limit.rules import BadSetting, KeyPart, OnStoreFailure, Strategy, is_limit_name, parse_rate
+from edge.model.websocket import DEFAULT_BOUNDS
 from edge.parse.target import canonicalize
 from edge.routing.pattern import Flaw, parse, sample
 from pki.spiffe import is_name
@@ -49,6 +51,19 @@ def _endpoint_flaw(text: str) -> str | None:
 
 def _method_flaw(text: str) -> str | None:
     return None if text in METHODS else f"known: {', '.join(METHODS)}"
+
+
+def _origin_flaw(text: str) -> str | None:
+    scheme, _, authority = text.partition("://")
+    host, colon, port = authority.rpartition(":")
+    if not colon or authority.endswith("]"):
+        host, port = authority, ""
+    elif not re.fullmatch(r"[1-9][0-9]{0,4}", port):
+        return "not SCHEME://HOST or SCHEME://HOST:PORT"
+    if scheme not in ("https", "http") or parse_host(host) is None:
+        return "not SCHEME://HOST or SCHEME://HOST:PORT"
+    canonical = canonical_origin(text)
+    return None if canonical == text else f"browsers send it as {canonical}"
 
 
 def _prefix_flaw(text: str) -> str | None:
@@ -92,6 +107,7 @@ AnswerField = Annotated[
 AnswerValue = Annotated[
     str, pattern(r"[!-~](?:[ -~]{0,3998}[!-~])?"), Expect("printable ASCII, or upstream", "default-src 'self'")
 ]
+Origin = Annotated[str, check(_origin_flaw), Expect("an origin", "https://app.example.com")]
 Methods = Annotated[tuple[Method, ...], Field(min_length=1), Expect("a list of methods", "[GET, POST]")]
 Hosts = Annotated[tuple[Host, ...], Field(min_length=1), Expect("a list of hosts", "[localhost]")]
 Conditions = Annotated[dict[FieldName, FieldValue], Field(max_length=20)]
@@ -141,6 +157,27 @@ class PublicAccessShape(Shape):
     reason: Annotated[str, Field(min_length=1, max_length=500), Expect("the reason, in words", '"health page"')]
 
 
+class WebSocketShape(Shape):
+    """`websocket:` of a route; the reason for each bound stands in `model/websocket`."""
+
+    max_message_bytes: Annotated[int, Field(ge=1, le=1 << 40), Expect("a number of bytes", "16777216")] = (
+        DEFAULT_BOUNDS.max_message_bytes
+    )
+    max_message_frames: Annotated[int, Field(ge=1, le=1 << 30), Expect("a number of frames", "65536")] = (
+        DEFAULT_BOUNDS.max_message_frames
+    )
+    max_control_frames_per_s: Annotated[int, Field(ge=1, le=100_000), Expect("a number of frames", "50")] = (
+        DEFAULT_BOUNDS.max_control_frames_per_s
+    )
+    idle_s: Annotated[float, Field(gt=0, le=86_400), Expect("a number of seconds > 0", "300")] = DEFAULT_BOUNDS.idle_s
+
+
+def _no_websocket(value: object) -> object:
+    if value is None:
+        raise ValueError("nothing is neither yes nor no")
+    return None if value is False else {} if value is True else value
+
+
 class RouteShape(Shape):
     """One entry of `routes:`."""
 
@@ -157,6 +194,12 @@ class RouteShape(Shape):
     forward_token: bool = False
     """Pass `Authorization` on to the upstream."""
     max_body_bytes: Annotated[int, Field(ge=0, le=1 << 40), Expect("a number of bytes", "1048576")] = 1 << 30
+    websocket: Annotated[
+        WebSocketShape | None, BeforeValidator(_no_websocket), Expect("false, or a table of bounds", "false")
+    ] = WebSocketShape()
+    """`false`: none. Else its bounds; a route whose methods include GET takes WebSockets."""
+    origins: Annotated[tuple[Origin, ...], Field(max_length=100)] = ()
+    """Whose pages may open one, beside the request's own origin."""
     answer_headers: dict[AnswerField, AnswerValue] = Field(default_factory=dict)
     """Said in every answer in place of what the upstream says; by default `x-content-type-options: nosniff`."""
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from edge.authn import METHODS as AUTHENTICATION
 from edge.config.document import Document, Step
-from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, parse_endpoint
+from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, WebSocketShape, parse_endpoint
 from edge.config.services import Grants, Mesh, canonical_hosts, pattern, unknown_host, unserved_host
 from edge.config.shape import fit
 from edge.config.tables import Table
 from edge.errors import Fault
 from edge.model.http import RawField
 from edge.model.route import NOSNIFF, FieldCondition, PathPattern, Route, Segment, Upstream
+from edge.model.websocket import WebSocketBounds
 from edge.registry.grant import Grant, is_covered
 from edge.routing.table import overlaps
 
@@ -106,6 +107,11 @@ def _flaws(document: Document, way: Way, shape: RouteShape, grants: Grants, mesh
     unserved = unserved_host(hosts, mesh)
     if unserved is not None:
         yield document.fault((*way, "match", "hosts", unserved), "unknown-host", *unknown_host(hosts[unserved]))
+    if shape.origins and (shape.websocket is None or "GET" not in (shape.match.methods or METHODS)):
+        message = "origins are for WebSockets, and this route takes none"
+        yield document.fault(
+            (*way, "origins"), "websocket", message, "remove them, or let the route take GET and WebSockets"
+        )
     service = shape.upstream.service
     if grants.is_whole and service not in grants.names:
         near = difflib.get_close_matches(service, sorted(grants.names), n=1)
@@ -143,6 +149,8 @@ def _build(document: Document, way: Way, shape: RouteShape, grant: Grant | None,
         encoded_slash=shape.encoded_slash,
         forward_token=shape.forward_token,
         max_body_bytes=shape.max_body_bytes,
+        websocket=_bounds(shape.websocket),
+        origins=shape.origins,
         answer_fields=_answer_fields(shape),
         place=(document.file, *document.place(way)),
     )
@@ -152,6 +160,10 @@ def _answer_fields(shape: RouteShape) -> tuple[RawField, ...]:
     wanted = {name.encode("ascii"): value for name, value in shape.answer_headers.items()}
     said = {NOSNIFF[0]: NOSNIFF[1].decode("ascii")} | wanted
     return tuple((name, value.encode("ascii")) for name, value in sorted(said.items()) if value != FROM_UPSTREAM)
+
+
+def _bounds(shape: WebSocketShape | None) -> WebSocketBounds | None:
+    return WebSocketBounds(**shape.model_dump()) if shape is not None else None
 
 
 def _outside_grant(document: Document, way: Way, route: Route, grant: Grant, mesh: Mesh) -> Fault | None:

@@ -19,6 +19,7 @@ from typing import Protocol
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from edge.forward.websocket import Offer
 from edge.model.http import RawField
 
 MAX_HEAD_BYTES = 65_536
@@ -63,6 +64,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         """Whether an exchange already ended well on it: then a failure before any answer may be the upstream's idle close."""
         self.is_closed = False
+        self.offer: Offer | None = None
+        """What is asked for instead of an answer; whatever comes, the connection is of no other use then."""
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[RawField] = []
         self._head_bytes = 0
@@ -133,8 +136,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
             if is_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._check_head_size()
-        except httptools.HttpParserUpgrade:
-            self._error = UpstreamProtocolError("upstream-upgrade")
+        except httptools.HttpParserUpgrade as exc:
+            if self._error is None and self._status == 101 and self.offer is not None:
+                self.receiver = None  # it is told by the offer, and this is the last it hears
+                self.offer.when_taken(self._fields, data[exc.args[0] :])
+                return
+            self._error = self._error or UpstreamProtocolError("upstream-upgrade")
         except httptools.HttpParserError as exc:
             self._error = self._error or UpstreamProtocolError("upstream-syntax", type(exc).__name__)
         if self._error is not None:
@@ -208,7 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 200:
             self._is_plain = False  # what comes next brings a status line of its own
             if status == 101:
-                self._error = UpstreamProtocolError("upstream-upgrade")
+                self._error = self._judge_switch()
             elif status < 100:
                 self._error = UpstreamProtocolError("upstream-status")
             return
@@ -230,12 +237,31 @@ class UpstreamConnection(asyncio.Protocol):
         if has_body and content_length is None and not is_chunked:
             self._is_delimited_by_close = True
             self._keep_alive = False
+        if self.offer is not None and not self._is_refusal(status):
+            return
         self._answer_started = True
         self.receiver.on_upstream_head(status, self._fields, content_length, has_body=has_body)
         if self._is_head_only():
             self._answer_ended = True
             self._keep_alive = self._is_head_keep_alive()
             self.receiver.on_upstream_end()
+
+    def _is_refusal(self, status: int) -> bool:
+        """Of an offer: an answer that says no passes, one that says yes without switching is an error (CVE-2024-23326)."""
+        self._request_sent = False  # either way the connection ends, as it would have with a 101
+        if status < 300:
+            self._error = UpstreamProtocolError("upstream-not-switched")
+        return status >= 300
+
+    def _judge_switch(self) -> UpstreamProtocolError | None:
+        """Whether a 101 is what was asked for (attacks C3)."""
+        if self.offer is None:
+            return UpstreamProtocolError("upstream-upgrade")
+        try:
+            self.offer.require(self._fields, self._parser.get_http_version())
+        except UpstreamProtocolError as exc:
+            return exc
+        return None
 
     def _is_head_keep_alive(self) -> bool:
         # llhttp counts a missing length of a HEAD answer as "until close"; here the fields alone decide.

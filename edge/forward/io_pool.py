@@ -176,6 +176,22 @@ class Pool:
         self._all[connection] = pinned
         return pinned
 
+    def prove_again(self, pinned: Pinned) -> None:
+        """Hold a connection in use against the trust of today, by what its handshake showed.
+
+        Raises:
+            UpstreamIdentityRejected
+        """
+        trust = self._trust
+        assert trust is not None
+        transport = pinned.connection.transport
+        if pinned.key.generation == trust.generation or transport is None:
+            return
+        try:
+            trust.verify(transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
+        except SvidRejected as exc:
+            raise UpstreamIdentityRejected(exc.rule) from exc
+
     def _on_idle(self, connection: UpstreamConnection) -> None:
         pinned = self._all.get(connection)
         if pinned is None or self._trust is None or pinned.key.generation != self._trust.generation:

@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from edge.downstream import Shared
+from edge.front import tunnels
 from edge.front.deadlines import Deadlines
 from edge.front.heads import KnownBlocks, KnownHeads
 from edge.model.http import RawField
@@ -68,6 +69,8 @@ class Front:
         self._gateway = gateway
         self.heads.clear()
         self.blocks.clear()
+        if self.shared.tunnels:
+            self.shared.spawn(tunnels.reconsider(self.shared, gateway))
 
     def __call__(self) -> asyncio.Protocol:
         return self._protocol(self)
@@ -85,6 +88,7 @@ class Front:
         now_s = self.shared.loop.time()
         for connection in list(self.connections):
             connection.check_deadline(now_s)
+        tunnels.sweep(self.shared)
 
     def begin_retire(self) -> None:
         """Another process takes the new connections: whoever is answered here from now on is told to connect anew.
@@ -94,8 +98,9 @@ class Front:
         self.is_draining = True
 
     def begin_drain(self) -> None:
-        """Idle connections close now, busy ones after the answer under way."""
+        """Idle connections close now, busy ones after the answer under way; WebSockets are told to go."""
         self.is_draining = True
+        tunnels.drain(self.shared)
         for connection in list(self.connections):
             connection.close_if_idle()
 

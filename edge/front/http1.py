@@ -14,6 +14,7 @@ One `Http1` per connection. Laws:
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from edge.accept.peer import alpn_of, peer_of
 from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, UriTooLong
@@ -21,9 +22,12 @@ from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.message import Message
+from edge.front.websocket import take_over
 from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error, untaken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.request import MAX_TARGET_BYTES, build
+from edge.parse.websocket import requested
+from edge.upgrade import Upgrade
 
 MAX_HEAD_BYTES = 32_768
 MAX_PIPELINED_BYTES = 65_536
@@ -217,6 +221,7 @@ class Http1(Connection):
                 request, framing = build(message.method, message.target, message.protocol, tuple(message.fields))
                 if request.has_body and message.is_complete:
                     raise MalformedRequest("framing-disagrees")  # llhttp saw no body where the fields announce one
+                handshake = requested(request) if framing.has_upgrade else None
             except EdgeError as exc:
                 error = exc
         if error is not None:
@@ -235,8 +240,19 @@ class Http1(Connection):
                 rest = self._feed_body(rest)
                 if not self._in_body and not message.is_complete:
                     return b""
+        if handshake is not None:
+            self._keep_alive = False  # a client that was refused may have sent frames already (attacks C3)
+            switch = partial(take_over, front, self._transport, self._peer, handshake.raw_key, self._leave)
+            exchange.upgrade = Upgrade(handshake, switch)
         exchange.start(request, wants_continue=framing.expects_continue)
         return rest
+
+    def _leave(self) -> bytes:
+        """Another protocol has the connection now, and the bytes that were held for it."""
+        self._front.connections.discard(self)
+        self._is_closing, self._exchange = True, None
+        pending, self._pending = self._pending, b""
+        return pending
 
     def _feed_body(self, data: bytes) -> bytes:
         """Feed up to the end of the message, pass its content on, and give back what follows it."""

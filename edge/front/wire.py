@@ -18,6 +18,9 @@ REQUEST_LINE = re.compile(rb"[A-Z]{3,7} [!-~\x80-\xff]+ HTTP/1\.[01]\r\n")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_UPGRADE_AND_CLOSE = b"upgrade: websocket\r\nconnection: upgrade, close\r\n\r\n"
+"""RFC 9110 §15.5.22: whoever says 426 names what it asks for."""
+
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
@@ -50,7 +53,9 @@ def answer_head(
         lines += b"transfer-encoding: chunked\r\n"
     elif content_length is not None and status != 204:
         lines += b"content-length: %d\r\n" % content_length
-    return b"%b%b%b" % (status_line, lines, b"connection: close\r\n\r\n" if is_closing else b"\r\n")
+    if not is_closing:
+        return b"%b%b\r\n" % (status_line, lines)
+    return b"%b%b%b" % (status_line, lines, _UPGRADE_AND_CLOSE if status == 426 else b"connection: close\r\n\r\n")
 
 
 def untaken_bytes(transport: asyncio.Transport) -> int:

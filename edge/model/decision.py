@@ -40,7 +40,7 @@ class Denial:
     """The policy does not allow."""
 
     reason: str
-    """`no-policy-matched`, `forbidden-by-policy` or `policy-error`."""
+    """`no-policy-matched`, `forbidden-by-policy` or `policy-error`; of a WebSocket also `websocket-off`, `foreign-origin`."""
     policies: tuple[str, ...] = ()
     missing_scopes: tuple[str, ...] = ()
     """Scopes that would have turned the decision, when a scope is all that is missing; for the challenge."""

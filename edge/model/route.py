@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edge.model.http import RawField
+from edge.model.websocket import DEFAULT_BOUNDS, WebSocketBounds
 
 NOSNIFF: RawField = (b"x-content-type-options", b"nosniff")
 """A browser takes an answer for what its `Content-Type` says, and for nothing else."""
@@ -81,6 +82,10 @@ class Route:
     max_body_bytes: int = 1 << 30
     answer_fields: tuple[RawField, ...] = (NOSNIFF,)
     """What every answer of the route says, in place of what the upstream says; lower-case names."""
+    websocket: WebSocketBounds | None = DEFAULT_BOUNDS
+    """None: no WebSocket, whatever the methods."""
+    origins: tuple[str, ...] = ()
+    """Origins beside the request's own that may open a WebSocket; lower-case, without a default port."""
     place: tuple[str, int, int] = field(default=("routes.yaml", 1, 1), compare=False)
     """(file, line, column) for messages."""
 

@@ -15,7 +15,7 @@ from edge.model.route import Route
 _DROPPED = frozenset(
     # Of the hop, and framing.
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authentication-info te trailer transfer-encoding "
-    b"upgrade http2-settings content-length "
+    b"upgrade http2-settings content-length sec-websocket-accept sec-websocket-protocol sec-websocket-extensions "
     # What the gateway alone says.
     b"strict-transport-security alt-svc x-request-id ratelimit ratelimit-policy proxy-status "
     # What runs inside.

@@ -76,6 +76,13 @@ ROWS: dict[type[errors.EdgeError], Row] = {
         "Misdirected Request",
         "This host is not served on this connection.",
     ),
+    errors.WebSocketVersion: Row(
+        "websocket-version",
+        426,
+        "Upgrade Required",
+        "This version of WebSocket is not spoken; see Sec-WebSocket-Version.",
+        closes=True,
+    ),
     errors.CredentialMissing: Row("credential-missing", 401, "Unauthorized", "The route needs a credential."),
     errors.CredentialRejected: Row("credential-rejected", 401, "Unauthorized", "The credential is not accepted."),
     errors.Forbidden: Row(
@@ -224,4 +231,6 @@ def render(error: BaseException, decision_id: str, base: str) -> Problem:
         fields = (*fields, (b"allow", ", ".join(error.allow).encode("ascii")))
     elif isinstance(error, errors.QuotaExceeded):
         fields = (*fields, (b"retry-after", b"%d" % error.exhausted.retry_after_s))
+    elif isinstance(error, errors.WebSocketVersion):
+        fields = (*fields, (b"sec-websocket-version", b"13"))
     return Problem(row, fields, body)

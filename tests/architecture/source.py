@@ -21,6 +21,8 @@ SHELLS = (
     "edge/dataplane.py",
     "edge/exchange.py",
     "edge/account.py",
+    "edge/tunnel.py",
+    "edge/upgrade.py",
     "edge/downstream.py",
     "edge/timers.py",
     "edge/assemble.py",
@@ -28,6 +30,7 @@ SHELLS = (
     "edge/accept/hypercorn_",
     "edge/audit/notary.py",
     "edge/forward/http1.py",
+    "edge/forward/websocket.py",
     "edge/forward/asgi.py",
 )
 """What may await, open, connect, sleep or read a clock, beside every module named io_*."""

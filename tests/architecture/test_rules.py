@@ -134,7 +134,7 @@ def test_reasons_and_statuses_are_those_of_the_contract() -> None:
     listed = {row.reason: row.status for row in (*ROWS.values(), INTERNAL)}
     assert listed == {
         "malformed-request": 400, "payload-too-large": 413, "uri-too-long": 414, "headers-too-large": 431,
-        "no-route": 404, "method-not-allowed": 405, "misdirected": 421,
+        "no-route": 404, "method-not-allowed": 405, "misdirected": 421, "websocket-version": 426,
         "credential-missing": 401, "credential-rejected": 401, "forbidden": 403,
         "quota-exceeded": 429, "shedding": 503,
         "upstream-unreachable": 502, "upstream-identity": 502, "upstream-protocol": 502, "upstream-timeout": 504,
@@ -162,6 +162,7 @@ BROAD_HANDLERS: dict[str, int] = {
     "edge/cli/issue.py": 1,  # likewise
     "edge/exchange.py": 3,  # the end of a request, at its three entrances: `internal`
     "edge/serve/children.py": 1,  # the end of a forked child: exit 70
+    "edge/tunnel.py": 1,  # a WebSocket that is decided about anew: it ends
     "edge/timers.py": 1,  # a turn of periodic work: reported, the next one comes
 }
 """Each is the end of a line: reported and turned into a refusal, never swallowed."""

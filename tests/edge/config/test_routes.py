@@ -7,6 +7,7 @@ import pytest
 from edge.config.parse import parse
 from edge.config.policy_files import METHODS
 from edge.model.route import FieldCondition
+from edge.model.websocket import WebSocketBounds
 from tests.edge.config.house import faults, sources
 
 SERVICES = """\
@@ -84,6 +85,65 @@ routes: [{name: r, match: {path: "/**"}, upstream: {service: open}, auth: [jwt],
 def test_a_route_says_nothing_else_about_its_answers(written: str, rule: str) -> None:
     (fault,) = said(entry('path: "/**"', rest=f"auth: [jwt], answer_headers: {{{written}}}"))
     assert f": {rule}: " in fault
+
+
+def test_a_route_takes_websockets_unless_it_says_no() -> None:
+    for written, expected in (
+        ("", WebSocketBounds()),
+        (", websocket: true", WebSocketBounds()),
+        (", websocket: {}", WebSocketBounds()),
+        (", websocket: false", None),
+        (
+            ", websocket: {max_message_bytes: 1, max_message_frames: 2, max_control_frames_per_s: 3, idle_s: 4}",
+            WebSocketBounds(1, 2, 3, 4.0),
+        ),
+    ):
+        text = f"routes: [{entry('path: /x', rest='auth: [jwt]' + written)}]"
+        (route,) = parse(sources(policies={"services.yaml": SERVICES, "routes.yaml": text})).routes
+        assert route.websocket == expected
+
+
+def test_origins_are_taken_as_browsers_send_them() -> None:
+    listed = 'origins: ["https://app.example.com", "http://localhost:3000", "https://[::1]:8443"]'
+    text = f"routes: [{entry('path: /x', rest='auth: [jwt], ' + listed)}]"
+    (route,) = parse(sources(policies={"services.yaml": SERVICES, "routes.yaml": text})).routes
+    assert route.origins == ("https://app.example.com", "http://localhost:3000", "https://[::1]:8443")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("websocket: null", "wrong-value: routes[0].websocket: expected false, or a table of bounds, got null"),
+        ("websocket: 'no'", "wrong-value: routes[0].websocket: expected false, or a table of bounds"),
+        ("websocket: 1", "wrong-value: routes[0].websocket: expected false, or a table of bounds, got 1"),
+        ("websocket: {max_bytes: 1}", "unknown-key: routes[0].websocket.max_bytes"),
+        ("websocket: {idle_s: 0}", "wrong-value: routes[0].websocket.idle_s: expected a number of seconds > 0, got 0"),
+        ("websocket: {max_message_bytes: 0}", "wrong-value: routes[0].websocket.max_message_bytes"),
+        ("websocket: {max_message_frames: 0}", "wrong-value: routes[0].websocket.max_message_frames"),
+        ("websocket: {max_control_frames_per_s: 0.5}", "wrong-"),
+        ("origins: ['*']", "wrong-value: routes[0].origins[0]: expected an origin"),
+        ("origins: ['null']", "wrong-value: routes[0].origins[0]"),
+        ("origins: [app.example.com]", "wrong-value: routes[0].origins[0]"),
+        ("origins: ['https://*.example.com']", "wrong-value: routes[0].origins[0]"),
+        ("origins: ['https://app.example.com/']", "wrong-value: routes[0].origins[0]"),
+        ("origins: ['https://app.example.com:']", "wrong-value: routes[0].origins[0]"),
+        ("origins: ['https://App.example.com']", "(browsers send it as https://app.example.com)"),
+        ("origins: ['https://app.example.com:443']", "(browsers send it as https://app.example.com)"),
+        ("origins: ['wss://app.example.com']", "wrong-value: routes[0].origins[0]"),
+        (
+            "websocket: false, origins: ['https://a.example']",
+            "websocket: routes[0].origins: origins are for WebSockets",
+        ),
+    ],
+)
+def test_what_is_wrong_about_websockets_is_said_where_it_stands(written: str, expected: str) -> None:
+    (fault,) = said(entry("path: /x", rest=f"auth: [jwt], {written}"))
+    assert expected in fault
+
+
+def test_origins_without_get_are_a_mistake() -> None:
+    (fault,) = said(entry("path: /x, methods: [POST]", rest="auth: [jwt], origins: ['https://a.example']"))
+    assert "origins are for WebSockets" in fault
 
 
 X, ORDERS = 'path: "/x"', 'path: "/orders/**", methods: [GET], hosts: [localhost]'
