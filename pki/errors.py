@@ -9,6 +9,7 @@ PkiError
 ├── CsrRejected            the signing request itself is bad                              (issue-cert exit 6)
 ├── MaterialRejected       what a gateway should be added with is not whole, not valid, or not a gateway's
 ├── AuthorityLocked        no or wrong passphrase, locked by another process, expired, or missing   (exit 4)
+│   └── AuthorityBusy      another process holds it right now
 ├── UnsafeFile             a file or directory that others can read, write or redirect    (exit 4)
 ├── WouldOverwrite         something is already there                                     (issue-cert exit 5)
 ├── NotRecorded            the issuance could not be recorded, so nothing was handed out  (issue-cert exit 7)
@@ -65,6 +66,10 @@ class MaterialRejected(PkiError):
 
 class AuthorityLocked(PkiError):
     """The authority cannot be used now. The text says why and what to do."""
+
+
+class AuthorityBusy(AuthorityLocked):
+    """Another process holds the authority's lock: wait, or ask that process."""
 
 
 class UnsafeFile(PkiError):

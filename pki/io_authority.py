@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -46,8 +45,8 @@ from pki.io_files import lock, private_directory, read_public, write_private
 from pki.io_keys import Keyring, Passphrases, make_ec
 from pki.io_record import Intent, Record
 from pki.issue import SIGNER_ROLES, IssueRequest, IssuerRole, LeafNames, NameSpace, SignerRole
+from pki.issued import Issued
 from pki.revocation import StatusSigner
-from pki.spiffe import SpiffeId
 
 __all__ = ["Authority", "Issued", "Progress", "create"]
 
@@ -56,35 +55,6 @@ LOCK_WAIT_S = 10.0
 
 Progress = Callable[[str, str], None]
 """Called with (step, what happened): `recorded`, `signed`, `verified`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A certificate that was recorded, signed, verified and logged."""
-
-    number: int
-    role: IssuerRole
-    name: str
-    spiffe_id: SpiffeId | None
-    names: tuple[str, ...]
-    serial: int
-    not_before: datetime
-    not_after: datetime
-    leaf: bytes
-    """DER."""
-    leaf_pem: bytes
-    chain_pem: bytes
-    """Leaf, then the intermediate: what a TLS server presents."""
-    bundle_pem: bytes
-    """The root: what a service trusts."""
-    intent_index: int
-    log_index: int
-    log_entry: bytes
-    proof: bytes
-
-    @property
-    def renew_after(self) -> datetime:
-        return issue.renew_at(self.not_before, self.not_after)
 
 
 class Authority:
@@ -204,9 +174,8 @@ class Authority:
             number=number,
             role=request.role,
             name=request.name,
-            spiffe_id=names.spiffe_id,
             names=tuple(names.all()),
-            serial=serial,
+            serial_hex=f"{serial:x}",
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
             leaf=leaf,

@@ -30,8 +30,12 @@ TOKEN_TTL = timedelta(minutes=10)
 TOKEN_TTL_MAX = timedelta(days=1)
 RENEWALS_PER_HOUR = 20
 """Of one identity with as many instances; who needs more has a loop, or stole a worker (attack P39)."""
-_ENROL = "est-enrol"
+ENROL = "est-enrol"
 _RENEW = "est-renew"
+
+
+class UnknownToken(IssueRefused):
+    """Whoever asks holds nothing that was ever handed out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ def enrol(authority: Authority, user: str, password: str, request: bytes, now: d
     """A certificate for who shows a token. `user`: empty, or the name that the token is for.
 
     Raises:
-        IssueRefused: rule `token` when it is not good, or not for that name; else as `Authority.issue`.
+        UnknownToken: it does not exist, or is for another name (not recorded: anybody can ask that).
+        IssueRefused: rule `token` when it was spent or has expired; else as `Authority.issue`.
         CsrRejected: the request is bad; the token stays good.
         NotRecorded, SelfCheckFailed: nothing was handed out.
     """
@@ -88,11 +93,11 @@ def enrol(authority: Authority, user: str, password: str, request: bytes, now: d
     with authority.record.rows() as rows:
         token = rows.token(digest) if digest is not None else None
     if token is None or user not in ("", token.name):
-        raise IssueRefused("token", "the token is not known, or is for another name")
+        raise UnknownToken("token", "the token is not known, or is for another name")
     role: IssuerRole = token.role  # type: ignore[assignment]  # only `make_token` writes it
-    key = _key(authority, request, role, token.name, token.dns, _ENROL, now)
+    key = _key(authority, request, role, token.name, token.dns, ENROL, now)
     life = timedelta(seconds=token.life_s)
-    wish = IssueRequest(role, token.name, key, token.dns, life=life, requester=_ENROL, token_sha256=token.sha256)
+    wish = IssueRequest(role, token.name, key, token.dns, life=life, requester=ENROL, token_sha256=token.sha256)
     return authority.issue(wish, now)
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pki.errors import AuthorityLocked, UnsafeFile, WouldOverwrite
+from pki.errors import AuthorityBusy, UnsafeFile, WouldOverwrite
 
 MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
@@ -161,7 +161,7 @@ def lock(path: Path, *, wait_s: float) -> int:
     """Take the exclusive lock of the file `path`, made when absent; → descriptor, closing it releases the lock.
 
     Raises:
-        AuthorityLocked: another process holds it for longer than `wait_s`.
+        AuthorityBusy: another process holds it for longer than `wait_s`.
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT)
     deadline = time.monotonic() + wait_s
@@ -172,7 +172,7 @@ def lock(path: Path, *, wait_s: float) -> int:
         except OSError as error:
             if error.errno not in {errno.EWOULDBLOCK, errno.EINTR} or time.monotonic() >= deadline:
                 os.close(descriptor)
-                raise AuthorityLocked(f"{path}: another process uses the authority; try again later") from error
+                raise AuthorityBusy(f"{path}: another process uses the authority; try again later") from error
         time.sleep(0.01)
 
 

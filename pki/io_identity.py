@@ -23,11 +23,18 @@ from pki.io_authority import Authority, Issued
 from pki.io_files import private_directory
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.io_output import Held
-from pki.issue import LEAF_LIFE, SIGNER_ROLES, IssueRequest, IssuerRole, NameSpace, SignerRole, name_space, parse_ip
+from pki.issue import (
+    LEAF_LIFE,
+    SIGNER_ROLES,
+    UPSTREAM_ROLES,
+    IssueRequest,
+    NameSpace,
+    SignerRole,
+    name_space,
+    parse_ip,
+)
 from pki.spiffe import SpiffeId
 
-UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
-"""Whose intermediates the gateway's bundle names; `edge` is never in upstream trust."""
 GATEWAY_NAME = "edge"
 
 

@@ -22,10 +22,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pki.errors import UnsafeFile
-from pki.io_authority import Issued
 from pki.io_files import read_private, replace_directory
 from pki.io_record import timestamp
 from pki.issue import renew_at
+from pki.issued import Issued
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Held:
     not_before: datetime
     not_after: datetime
     bundle_pem: bytes
+    serial: int
 
     def is_fresh(self, now: datetime) -> bool:
         """Within the first two thirds of its life."""
@@ -110,4 +111,4 @@ def read(target: Path, prefix: str = "") -> Held | None:
     except (OSError, ValueError, TypeError, IndexError, x509.ExtensionNotFound):
         return None
     texts = frozenset(str(name.value) for name in names)
-    return Held(texts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, bundle_pem)
+    return Held(texts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, bundle_pem, leaf.serial_number)

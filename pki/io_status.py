@@ -3,6 +3,7 @@
     state/status/               0700, read by the gateway's workers; everything in it is signed
       revocation.json           the newest set (`revocation.RevocationSet`)
       heartbeat.json            that it was the newest two seconds ago
+      bundle.pem bundle.json    the roots and intermediates of each role; the roots as a SPIFFE bundle with its sequence
       crl/<issuer's key>.crl    a standard list per issuer (RFC 5280, DER), for others
 
 A revocation is in the record before it is in the set, and its number is taken durably before it is signed: after a crash at
@@ -19,20 +20,21 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki import crl
+from pki import bundle_json, crl
 from pki.errors import IssueRefused, StatusRejected
 from pki.io_authority import Authority
 from pki.io_create import key_name, spki_sha256
 from pki.io_files import private_directory, read_private, sync_directory, write_private
 from pki.io_keys import Keyring, Passphrases
 from pki.io_record import Issuance
-from pki.issue import ISSUER_ROLES
+from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES
 from pki.revocation import MAX_BYTES, Entry, Heartbeat, RevocationSet
 
 SET = "revocation.json"
 HEARTBEAT = "heartbeat.json"
 CRLS = "crl"
 _COUNTER = "revocation"
+_BUNDLE = "bundle"
 
 
 def revoke(
@@ -90,8 +92,29 @@ class Publisher:
             newest = RevocationSet.seal(signer, trust_domain=domain, number=number, entries=entries, now=now)
             write_private(self._directory / SET, newest.raw, replace=True)
         self._newest = newest
+        self._publish_bundle()
         self._publish_lists(newest, now)
         return newest
+
+    @property
+    def bundle_sequence(self) -> int:
+        """Of the bundle in force. Raises: NotRecorded."""
+        with self._authority.record.rows() as rows:
+            return rows.counter(_BUNDLE)
+
+    def _publish_bundle(self) -> None:
+        pem = self._authority.bundle_pem(roles=UPSTREAM_ROLES)
+        try:
+            if read_private(self._directory / "bundle.pem") == pem and (self._directory / "bundle.json").exists():
+                return
+        except FileNotFoundError:
+            pass
+        with self._authority.record.rows() as rows:
+            sequence = rows.count(_BUNDLE)
+        write_private(
+            self._directory / "bundle.json", bundle_json.encode(self._authority.roots, sequence), replace=True
+        )
+        write_private(self._directory / "bundle.pem", pem, replace=True)
 
     def beat(self, now: datetime) -> Heartbeat:
         """Say that the set is the newest. Not synced: after a power cut the next heartbeat is two seconds away."""
@@ -121,7 +144,7 @@ class Publisher:
 
     def _publish_list(self, issuer: x509.Certificate, entries: Sequence[Entry], now: datetime, role: str) -> None:
         path = self._directory / CRLS / f"{list_name(issuer)}.crl"
-        own = [each for each in entries if each.issuer == spki_sha256(issuer.public_key()).hex()]
+        own = [each for each in entries if each.issuer == key_digest(issuer)]
         if _is_current(path, own, now):
             return
         with self._authority.record.rows() as rows:
@@ -143,7 +166,7 @@ def publish_root_list(authority: Authority, passphrases: Passphrases, directory:
     with authority.record.rows() as rows:
         revoked = [_entry(each) for each in rows.unexpired(now, role="root") if each.state == "revoked"]
     for root in authority.roots:
-        own = [each for each in revoked if each.issuer == spki_sha256(root.public_key()).hex()]
+        own = [each for each in revoked if each.issuer == key_digest(root)]
         with authority.record.rows() as rows:
             number = rows.count(f"crl-{list_name(root)}")
         key = keyring.ec_key(key_name("root", root))
@@ -155,7 +178,12 @@ def publish_root_list(authority: Authority, passphrases: Passphrases, directory:
 def list_name(issuer: x509.Certificate) -> str:
     """Role (or `root`) and the first bytes of the key's digest, as in the keyring."""
     unit = issuer.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)[0].value
-    return f"{unit!s}-{spki_sha256(issuer.public_key()).hex()[:16]}"
+    return f"{unit!s}-{key_digest(issuer)[:16]}"
+
+
+def key_digest(issuer: x509.Certificate) -> str:
+    """SHA-256 of its public key, hex."""
+    return spki_sha256(issuer.public_key()).hex()
 
 
 def _entry(row: Issuance) -> Entry:

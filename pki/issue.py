@@ -35,6 +35,8 @@ from pki.spiffe import SpiffeId, is_name
 
 IssuerRole = Literal["svc", "gw", "op", "edge"]
 ISSUER_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op", "edge")
+UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
+"""Whose intermediates a gateway's bundle names; `edge` is never in upstream trust."""
 SignerRole = Literal["svc", "gw", "op", "edge", "status"]
 """What the root signs: intermediates, and who speaks for the authority about revocation."""
 SIGNER_ROLES: tuple[SignerRole, ...] = (*ISSUER_ROLES, "status")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = ("init", "serve", "check", "routes", "status", "reload")
-GROUPS = ("audit",)
+GROUPS = ("audit", "ca")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -16,21 +16,27 @@ import argparse
 import getpass
 import json
 import os
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from edge.cli.authority import Asks, reach
+from edge.cli.ca import make_token, refusal, show_token
+from edge.cli.duration import parse_duration
+from edge.cli.freshness import Wanted, is_fresh
+from edge.cli.issuing import ROLES, Wish, judge
 from edge.cli.locate import locate
 from edge.config import io_load, issuing
 from edge.config.issuing import IssuingPolicy
 from edge.errors import ConfigError, UnsafeState
-from pki import csr, io_material, io_output
+from pki import csr, desk, io_material, io_output
 from pki.errors import (
     AuthorityLocked,
     CsrRejected,
@@ -42,16 +48,11 @@ from pki.errors import (
     UnsafeFile,
     WouldOverwrite,
 )
-from pki.io_authority import Authority, Issued
+from pki.io_enrol import TOKEN_TTL
 from pki.io_files import check_target, private_directory
-from pki.io_identity import GATEWAY_NAME, UPSTREAM_ROLES, host_names, issue_public
 from pki.io_keys import CURVES, Passphrases, make_ec, private_pem
-from pki.issue import IssueRequest, check_life
-from pki.spiffe import Role, SpiffeId
+from pki.issue import IssuerRole, parse_ip
 
-_ROLES: dict[str, Role] = {"service": "svc", "gateway": "gw", "operator": "op"}
-_LIFE = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (IssueRefused, 3),
     (SpiffeIdError, 3),
@@ -66,27 +67,6 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (PkiError, 70),
     (OSError, 4),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """The authority, how it is opened, and whether what stands in the target gives way."""
-
-    ca: Path
-    passphrases: Passphrases
-    replace: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What was asked for, after the policy agreed."""
-
-    role: Role
-    spiffe_id: SpiffeId
-    dns: tuple[str, ...]
-    hosts: tuple[str, ...]
-    """What a gateway's public listener answers for; its certificate is made too."""
-    target: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,127 +88,126 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    now = datetime.now(UTC)
     policy = issuing.read(io_load.load(locate(arguments.config), os.environ))
     if policy.has_outside_identity:
         raise AuthorityLocked("edge.yaml has `identity:`, so certificates come from that authority, not from here")
     ca = policy.state / "ca"
     prompt = getpass.getpass if sys.stdin.isatty() else None
     passphrases = Passphrases(ca, arguments.passphrase_file, arguments.passphrase_fd, environ=os.environ, prompt=prompt)
+    services = {name: grant.dns for name, grant in policy.grants.items()}
+    desk_of = partial(reach, policy.state, passphrases, services)
+    target = _target(arguments, policy)
+    wish = Wish(arguments.role, arguments.service, _dns(arguments, target), arguments.ttl)
     try:
-        wanted = _check_policy(arguments, policy)
+        wanted = _wanted(arguments, policy, wish, target)
         key, key_pem = _key(arguments, wanted)
     except (IssueRefused, CsrRejected) as refused:
-        _record_refusal(ca, passphrases, arguments, refused, now)
+        _record_refusal(desk_of, wish, refused)
         raise
-    routes = _routes(policy, wanted)
-    _step(arguments, 1, "policy", f"{arguments.service} -> {wanted.spiffe_id}{routes}")
-    if arguments.if_needed and _is_fresh(wanted, now):
+    _step(arguments, 1, "policy", f"{arguments.service} -> {wanted.spiffe_id}{_routes(policy, wanted)}")
+    if arguments.token_only and not arguments.dry_run:
+        with desk_of() as asks:
+            show_token(make_token(policy, asks, wish, TOKEN_TTL), as_json=arguments.json)
+        return 0
+    if arguments.if_needed and is_fresh(policy.state, wanted, datetime.now(UTC)):
         _result(arguments, wanted.target, None, "still fresh")
         return 0
-    replace = arguments.force or arguments.if_needed
+    replace = arguments.force or arguments.if_needed or arguments.renew
     if not arguments.dry_run:
         _make_parents(policy.state, wanted.target)
         try:
             check_target(wanted.target, replace=replace)
         except WouldOverwrite as error:
-            raise WouldOverwrite(f"{error}; --if-needed renews it when it is due, --force now") from error
+            raise WouldOverwrite(f"{error}; --if-needed renews it when it is due, --renew now") from error
     curve = "P-384" if key.curve.name == "secp384r1" else "P-256"
     _step(arguments, 2, "key", f"{curve}, {'proven by the signing request' if key_pem is None else 'written 0600'}")
     if arguments.dry_run:
         _result(arguments, wanted.target, None, "dry run: nothing was signed")
         return 0
-    issued, root = _issue(arguments, wanted, key, key_pem, _Place(ca, passphrases, replace), now)
+    with desk_of() as asks:
+        certified = _issue(arguments, wanted, key, key_pem, asks, replace=replace)
     if wanted.hosts and not arguments.quiet:
         print(f"      public    {', '.join(wanted.hosts)}", file=sys.stderr)
     if arguments.verbose:
-        print(f"      root      sha256:{root}", file=sys.stderr)
-    _result(arguments, wanted.target, (issued, root), "issued")
+        print(f"      root      sha256:{certified.root_sha256}", file=sys.stderr)
+    _result(arguments, wanted.target, certified, "issued")
     return 0
 
 
 def _issue(
     arguments: argparse.Namespace,
-    wanted: _Wanted,
+    wanted: Wanted,
     key: ec.EllipticCurvePublicKey,
     key_pem: bytes | None,
-    place: _Place,
-    now: datetime,
-) -> tuple[Issued, str]:
-    """Sign and write; → what was issued and the root's fingerprint."""
-    name, life = wanted.spiffe_id.name, arguments.ttl
-    request = IssueRequest(wanted.role, name, key, wanted.dns, life=life, requester="issue-cert")
-    numbers = {"recorded": 3, "signed": 4, "verified": 5}
-    with Authority.open(place.ca, place.passphrases, now=now) as authority:
-        more: io_material.Files = {}
-        if wanted.hosts:  # first, because a host outside the `edge` intermediate must stop both
-            public = issue_public(
-                authority, wanted.hosts, now, name=f"{name}-public", requester="issue-cert", life=life
-            )
-            more = io_material.public_files(*public)
-        issued = authority.issue(request, now, lambda step, text: _step(arguments, numbers[step], step, text))
-        bundle = authority.bundle_pem(roles=UPSTREAM_ROLES if wanted.role == "gw" else ())
-        root = authority.root_sha256
-        io_output.write(
-            wanted.target,
-            issued,
-            key_pem=key_pem,
-            bundle_pem=bundle,
-            root_sha256=root,
-            replace=place.replace,
-            more=more,
-        )
-    return issued, root
-
-
-def _check_policy(arguments: argparse.Namespace, policy: IssuingPolicy) -> _Wanted:
-    role = _ROLES[arguments.role]
-    name = arguments.service
-    try:
-        spiffe_id = SpiffeId.of(policy.trust_domain, role, name)
-    except SpiffeIdError as error:
-        raise IssueRefused("service-name", str(error)) from error
-    check_life(arguments.ttl)
-    dns = tuple(dict.fromkeys(arguments.dns or ()))
-    for each in dns:
-        if not policy.allows_dns(each):
-            suffixes = ", ".join(f".{suffix}" for suffix in policy.dns_suffixes)
-            raise IssueRefused("name-space", f"{each} is outside the allowed suffixes: {suffixes}")
-    if role == "svc":
-        grant = policy.grants.get(name)
-        if grant is None:
-            raise IssueRefused("unknown-service", _lines_to_add(policy.services_file, name))
-        beyond = [each for each in dns if each not in grant.dns]
-        if beyond:
-            have = ", ".join(grant.dns)
-            raise IssueRefused(
-                "dns-not-granted", f"{', '.join(beyond)}: {policy.services_file} grants {name} only {have}"
-            )
-        dns = dns or grant.dns
-    hosts: tuple[str, ...] = ()
-    if role == "gw":
-        if name == GATEWAY_NAME:
-            raise IssueRefused(
-                "gateway-name", f"{name} is the gateway that holds the CA; give the other one its own name"
-            )
-        own_name = f"{name}.internal"
-        dns = dns or ((own_name,) if policy.allows_dns(own_name) else ())
-        hosts = () if arguments.csr else policy.public_hosts
-    target = arguments.out or policy.state / "issued" / (name if role == "svc" else f"{arguments.role}-{name}")
-    return _Wanted(role, spiffe_id, dns, hosts, Path(os.path.abspath(target)))
-
-
-def _lines_to_add(file: str, name: str) -> str:
-    return (
-        f"{name} is not in {file}; to grant it, have these lines there:\n"
-        f"services:\n"
-        f"  {name}:\n"
-        f"    dns: [{name}.internal]\n"
-        f'    may_serve: ["/{name}/**"]'
+    asks: Asks,
+    *,
+    replace: bool,
+) -> desk.Certified:
+    """Have it signed, and write it."""
+    more: io_material.Files = {}
+    if wanted.hosts:  # first, because a host outside the `edge` intermediate must stop both
+        private = make_ec("p256")
+        names = [(str(ip) if (ip := parse_ip(host)) is not None else None, host) for host in wanted.hosts]
+        dns, ips = tuple(host for ip, host in names if ip is None), tuple(ip for ip, _ in names if ip is not None)
+        public = _ask(asks, arguments, ("edge", f"{wanted.spiffe_id.name}-public"), private.public_key(), dns, ips)
+        more = io_material.public_files(public.issued, private_pem(private))
+    certified = _ask(asks, arguments, (wanted.role, wanted.spiffe_id.name), key, wanted.dns)
+    issued = certified.issued
+    _step(arguments, 3, "recorded", f"issuance #{issued.number}, log index {issued.intent_index}")
+    end, renew = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (issued.not_after, issued.renew_after))
+    _step(arguments, 4, "signed", f"serial {issued.serial_hex}, valid until {end} (renew after {renew})")
+    _step(arguments, 5, "verified", f"chain, identity and key match; log index {issued.log_index}")
+    io_output.write(
+        wanted.target,
+        issued,
+        key_pem=key_pem,
+        bundle_pem=certified.bundle_pem,
+        root_sha256=certified.root_sha256,
+        replace=replace,
+        more=more,
     )
+    return certified
 
 
-def _key(arguments: argparse.Namespace, wanted: _Wanted) -> tuple[ec.EllipticCurvePublicKey, bytes | None]:
+def _ask(
+    asks: Asks,
+    arguments: argparse.Namespace,
+    identity: tuple[IssuerRole, str],
+    key: ec.EllipticCurvePublicKey,
+    dns: tuple[str, ...],
+    ips: tuple[str, ...] = (),
+) -> desk.Certified:
+    role, name = identity
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    life_s = int(arguments.ttl.total_seconds())
+    certified = asks(desk.Issue(role, name, spki, dns, ips, life_s, "issue-cert"))
+    assert isinstance(certified, desk.Certified)
+    return certified
+
+
+def _target(arguments: argparse.Namespace, policy: IssuingPolicy) -> Path:
+    name = arguments.service
+    usual = policy.state / "issued" / (name if arguments.role == "service" else f"{arguments.role}-{name}")
+    return Path(os.path.abspath(arguments.out or usual))
+
+
+def _dns(arguments: argparse.Namespace, target: Path) -> tuple[str, ...]:
+    """The names asked for; a renewal keeps those of the present certificate unless it says others."""
+    if arguments.dns or not arguments.renew:
+        return tuple(arguments.dns or ())
+    held = io_output.read(target)
+    if held is None:
+        raise AuthorityLocked(f"{target}: no whole certificate and key to renew; leave --renew out")
+    return tuple(sorted(name for name in held.names if not name.startswith("spiffe://")))
+
+
+def _wanted(arguments: argparse.Namespace, policy: IssuingPolicy, wish: Wish, target: Path) -> Wanted:
+    allowed = judge(wish, policy)
+    hosts = policy.public_hosts if allowed.role == "gw" and not arguments.csr else ()
+    return Wanted(allowed.role, allowed.spiffe_id, allowed.dns, hosts, target)
+
+
+def _key(arguments: argparse.Namespace, wanted: Wanted) -> tuple[ec.EllipticCurvePublicKey, bytes | None]:
     if arguments.csr is None:
         private = make_ec(arguments.key_type or "p256")
         return private.public_key(), private_pem(private)
@@ -240,32 +219,17 @@ def _key(arguments: argparse.Namespace, wanted: _Wanted) -> tuple[ec.EllipticCur
 
 
 def _record_refusal(
-    ca: Path,
-    passphrases: Passphrases,
-    arguments: argparse.Namespace,
-    refused: IssueRefused | CsrRejected,
-    now: datetime,
+    desk_of: Callable[[], AbstractContextManager[Asks]], wish: Wish, refused: IssueRefused | CsrRejected
 ) -> None:
-    """Leave it in the authority's log; when the authority cannot be opened the refusal stands all the same."""
+    """Leave it in the authority's log; when the authority cannot be reached the refusal stands all the same."""
     try:
-        with Authority.open(ca, passphrases, now=now) as authority:
-            rule = IssueRefused(refused.rule, refused.detail.partition("\n")[0])
-            authority.refuse(_ROLES[arguments.role], arguments.service, rule, now, requester="issue-cert")
+        with desk_of() as asks:
+            asks(refusal(wish, refused))
     except PkiError as error:
         print(f"issue-cert: the refusal could not be recorded: {error}", file=sys.stderr)
 
 
-def _is_fresh(wanted: _Wanted, now: datetime) -> bool:
-    held = io_output.read(wanted.target)
-    if held is None or held.names != {str(wanted.spiffe_id), *wanted.dns} or not held.is_fresh(now):
-        return False
-    public = io_output.read(wanted.target, io_material.PUBLIC) if wanted.hosts else None
-    return not wanted.hosts or (
-        public is not None and public.names == host_names(wanted.hosts) and public.is_fresh(now)
-    )
-
-
-def _routes(policy: IssuingPolicy, wanted: _Wanted) -> str:
+def _routes(policy: IssuingPolicy, wanted: Wanted) -> str:
     if wanted.role != "svc":
         return ""
     served = policy.grants[wanted.spiffe_id.name].may_serve
@@ -283,21 +247,21 @@ def _step(arguments: argparse.Namespace, number: int, name: str, text: str) -> N
         print(f"[{number}/5] {name:<9} {text}", file=sys.stderr)
 
 
-def _result(arguments: argparse.Namespace, target: Path, issued: tuple[Issued, str] | None, outcome: str) -> None:
+def _result(arguments: argparse.Namespace, target: Path, certified: desk.Certified | None, outcome: str) -> None:
     if arguments.json:
-        known = io_output.facts(*issued) if issued else {}
+        known = io_output.facts(certified.issued, certified.root_sha256) if certified else {}
         print(json.dumps({"outcome": outcome, "directory": str(target), **known}))
-    elif issued:
+    elif certified:
         print(f"{target}/{{{','.join(sorted(os.listdir(target)))}}}")
     else:
         print(f"{target}: {outcome}")
 
 
 def _life(text: str) -> timedelta:
-    found = _LIFE.match(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 24h, 90m or 3d")
-    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -305,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("service", metavar="SERVICE", help="name in services.yaml; with --role the gateway's or operator's name")
     add("--dns", action="append", metavar="NAME", help="DNS name, repeatable; default: all that the grant names")
-    add("--role", choices=list(_ROLES), default="service")
+    add("--role", choices=list(ROLES), default="service")
     add("--ttl", type=_life, default=timedelta(hours=24), metavar="24h", help="life, 5m to 7d")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--csr", type=Path, metavar="FILE", help="certify the key of this PEM request instead")
@@ -315,7 +279,12 @@ def _parser() -> argparse.ArgumentParser:
     secret = parser.add_mutually_exclusive_group()
     secret.add_argument("--passphrase-file", type=Path, metavar="FILE")
     secret.add_argument("--passphrase-fd", type=int, metavar="N")
-    add("--if-needed", action="store_true", help="do nothing while the present one is fresh, else renew it")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--if-needed", action="store_true", help="do nothing while the present one is fresh, else renew it"
+    )
+    again.add_argument("--renew", action="store_true", help="replace the present one now, with its names")
+    again.add_argument("--token-only", action="store_true", help="no certificate: a one-time token to enrol with (EST)")
     add("--force", action="store_true", help="replace what is there")
     add("--dry-run", action="store_true", help="stop before anything is signed")
     add("--json", action="store_true", help="one JSON object on stdout")

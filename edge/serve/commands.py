@@ -2,6 +2,7 @@
 
 status           how things stand
 reload           read the files again                                      SIGHUP
+ca               ask the authority (`pki.desk`), which this supervisor only passes on
 reload-workers   read the files again, then replace the worker processes   SIGUSR2
 """
 
@@ -12,10 +13,12 @@ from typing import Protocol
 
 import msgspec
 
-from edge.serve.control_socket import Answer, Reply
+from edge.serve.ca_link import CaLink
+from edge.serve.control_socket import Answer, Command, Reply
 from edge.serve.report import Report
 from edge.serve.rolling import Rolling
 from edge.serve.status import Status
+from pki import desk
 
 
 class Reloads(Protocol):
@@ -27,15 +30,25 @@ class Reloads(Protocol):
 class Commands:
     """The commands of one supervisor."""
 
-    def __init__(self, reloads: Reloads, rolling: Rolling, report: Report, status: Callable[[], Status]) -> None:
+    def __init__(
+        self,
+        reloads: Reloads,
+        rolling: Rolling,
+        ca: CaLink | None,
+        report: Report,
+        status: Callable[[], Status],
+    ) -> None:
         self._reloads = reloads
         self._rolling = rolling
+        self._ca = ca
         self._report = report
         self._status = status
 
-    def handle(self, command: str, reply: Reply) -> None:
+    def handle(self, command: Command, reply: Reply) -> None:
         """Answer once, now or later."""
-        match command:
+        match command.command:
+            case "ca":
+                self._ask_ca(bytes(command.ca), reply)
             case "status":
                 reply(Answer(ok=True, status=self._status()))
             case "reload":
@@ -43,7 +56,14 @@ class Commands:
             case "reload-workers":
                 self.restart_workers(reply)
             case _:
-                reply(Answer(ok=False, faults=(f"control: unknown command {command[:40]!r}",)))
+                reply(Answer(ok=False, faults=(f"control: unknown command {command.command[:40]!r}",)))
+
+    def _ask_ca(self, request: bytes, reply: Reply) -> None:
+        if self._ca is None or not self._ca.is_open:
+            because = "this gateway hosts none" if self._ca is None else self._ca.closed_because
+            reply(Answer(ok=False, faults=(f"ca: not open here: {because}",)))
+        else:
+            self._ca.ask(request, lambda said: reply(Answer(ok=True, ca=msgspec.Raw(desk.encode(said)))))
 
     def restart_workers(self, reply: Reply = lambda _: None) -> None:
         """Files first: processes that start with what is wrong would not be the successors anybody asked for."""

@@ -3,6 +3,7 @@
 One request a connection: a line of JSON in, a line of JSON out.
 
     {"command":"status"}  →  {"ok":true,"status":{…}}
+    {"command":"ca","ca":{"type":"Show"}}  →  {"ok":true,"ca":{…}}, as `pki.desk` says
     {"command":"reload"}  →  {"ok":true,"bundle_hash":"…","changed":true}  or  {"ok":false,"faults":["file:line:column: …"]}
 
 The file is 0600 in a 0700 directory and the kernel says who connects (SO_PEERCRED): anyone but the gateway's own user and
@@ -27,7 +28,7 @@ from edge.serve.status import Status
 
 NAME = "control.sock"
 _MAX_CONNECTIONS = 8
-_MAX_REQUEST_BYTES = 4096
+_MAX_REQUEST_BYTES = 32 << 10
 _MAX_ANSWER_BYTES = 4 << 20
 _MAX_FAULTS = 100
 _MAX_FAULT_CHARS = 500
@@ -35,10 +36,14 @@ _REQUEST_WITHIN_S = 5.0
 _UCRED = struct.Struct("3i")
 
 
+NOTHING = msgspec.Raw(b"null")
+
+
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request."""
 
     command: str
+    ca: msgspec.Raw = NOTHING
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -51,6 +56,8 @@ class Answer(msgspec.Struct, frozen=True):
     restarted: int = 0
     """Workers that were succeeded."""
     status: Status | None = None
+    ca: msgspec.Raw = NOTHING
+    """What the authority said, unread."""
 
 
 Reply = Callable[[Answer], None]
@@ -59,7 +66,7 @@ Reply = Callable[[Answer], None]
 class ControlSocket:
     """The supervisor's side. `handle(command, reply)` must call `reply` once, now or later."""
 
-    def __init__(self, reactor: Reactor, directory_fd: int, handle: Callable[[str, Reply], None]) -> None:
+    def __init__(self, reactor: Reactor, directory_fd: int, handle: Callable[[Command, Reply], None]) -> None:
         self._reactor = reactor
         self._directory_fd = directory_fd
         self._handle = handle
@@ -111,7 +118,7 @@ class ControlSocket:
 
     def _answer_to(self, fd: int, line: bytes) -> None:
         try:
-            command = msgspec.json.decode(line, type=Command).command
+            command = msgspec.json.decode(line, type=Command)
         except msgspec.MsgspecError as exc:
             self._reply(fd, Answer(ok=False, faults=(f"control: not a command: {exc}",)))
             return
@@ -162,12 +169,13 @@ def peer_uid(connection: socket.socket) -> int:
     return int(credentials[1])
 
 
-def ask(run: Path, command: str, timeout_s: float) -> Answer:
+def ask(run: Path, command: str, timeout_s: float, ca: bytes = bytes(NOTHING)) -> Answer:
     """Send one command to the gateway that runs on `run` (= `state/run`) and wait for its answer.
 
     Raises: UnsafeState when none runs there or it belongs to somebody else.
     """
     remedy = "start it with `edge serve`"
+    asked = Command(command, msgspec.Raw(ca))
     try:
         directory_fd = open_directory(run)
     except OSError as exc:
@@ -176,7 +184,7 @@ def ask(run: Path, command: str, timeout_s: float) -> Answer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
             connection.connect(unix_address(directory_fd, NAME))
-            connection.sendall(msgspec.json.encode(Command(command)) + b"\n")
+            connection.sendall(msgspec.json.encode(asked) + b"\n")
             return msgspec.json.decode(_read_line(connection), type=Answer)
     except TimeoutError as exc:
         raise UnsafeState(f"{run / NAME}: no answer within {timeout_s:g} s; look at the gateway's own output") from exc

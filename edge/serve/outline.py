@@ -37,6 +37,8 @@ class Outline(msgspec.Struct, frozen=True):
     """The gateway's own identity comes from the bundled CA."""
     issues_public: bool
     """So does the certificate of the public listener."""
+    services: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(name, DNS names) of those that may have a certificate."""
     has_limits: bool = False
     certificates: tuple[tuple[str, int], ...] = ()
     """(name, end of life in seconds since the epoch); names as in `settings.CertificateFacts`."""
@@ -131,6 +133,7 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         hosts=config.listeners.public.hosts,
         issues_gateway=not config.identity.outside,
         issues_public=own_public in sources.files or own_public in sources.unreadable,
+        services=tuple((grant.service, grant.dns) for grant in config.grants),
         has_limits=bool(config.limits),
         certificates=tuple((each.name, each.not_after_s) for each in config.certificates),
         shown=tuple(each.sha256 for each in config.certificates),

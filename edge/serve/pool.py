@@ -21,6 +21,7 @@ from edge.audit.ring import Ring
 from edge.config.sources import Sources
 from edge.errors import EdgeError
 from edge.serve.board import Board, Row
+from edge.serve.ca_link import CaLink
 from edge.serve.children import Backoff, Exit, Nursery
 from edge.serve.messages import Channel, FrameError, Kind, Note
 from edge.serve.notary_link import NotaryLink
@@ -53,6 +54,8 @@ class Boot:
     row: Row
     """The part of the board that this process writes."""
     report: Report
+    ca: socket.socket | None = None
+    """To the authority's process, where this gateway hosts one."""
 
 
 WorkerMain = Callable[[Boot], int]
@@ -93,6 +96,7 @@ class Pool:
         report: Report,
         *,
         listeners: Mapping[str, Sequence[socket.socket]],
+        ca: CaLink | None = None,
         board: Board,
         pseudonym_key: bytes,
         main: WorkerMain,
@@ -108,6 +112,7 @@ class Pool:
         self._run = run
         self._report = report
         self._listeners = listeners
+        self._ca = ca
         self._board = board
         self._pseudonym_key = pseudonym_key
         self._main = main
@@ -178,14 +183,18 @@ class Pool:
             sockets = {listener: group[index] for listener, group in self._listeners.items()}
             report, run_fd = self._report.of("worker"), self._run.directory_fd
             row, key = self._board.take(number, index), self._pseudonym_key
-            boot = Boot(index, self._current(), sockets, theirs, ring, nudge, key, run_fd, self._board, row, report)
+            ca = self._attach_ca(name)
+            boot = Boot(index, self._current(), sockets, theirs, ring, nudge, key, run_fd, self._board, row, report, ca)
             pid = self._nursery.start(
                 "edge-worker",
                 lambda: self._main(boot),
                 lambda ended, lived_s: self._ended(worker, ended, lived_s),
-                keep={sock.fileno() for sock in (theirs, nudge.socket, *sockets.values())} | {ring.mapping.fd, run_fd},
+                keep={sock.fileno() for sock in (theirs, nudge.socket, *sockets.values(), *([ca] if ca else []))}
+                | {ring.mapping.fd, run_fd},
             )
             theirs.close()
+            if ca is not None:
+                ca.close()
             self._board.own(number, pid)
             worker = self._workers[number] = Worker(number, index, pid, name, Channel(ours), tried)
             self._reactor.watch(ours.fileno(), READ, lambda events: self._ready(worker, events))
@@ -193,6 +202,14 @@ class Pool:
             self._on_forked(number)
         nudge.socket.close()
         ring.close()
+
+    def _attach_ca(self, name: str) -> socket.socket | None:
+        """The end of a new worker; the authority's process is given the other."""
+        if self._ca is None:
+            return None
+        ours, authoritys = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ca.attach(name, authoritys)
+        return ours
 
     def _replace_writer(self, name: str) -> None:
         for worker in list(self._workers.values()):
@@ -246,6 +263,8 @@ class Pool:
         del self._workers[worker.number]
         self._board.free(worker.number)
         self._notary.gone(worker.ring_name)
+        if self._ca is not None:
+            self._ca.gone(worker.ring_name)
         if not worker.is_serving and self.first_failure is None:
             self.first_failure = worker.failure or Note(detail=f"the worker ended by {ended}", exit_code=70)
         self._on_lost(worker, ended)

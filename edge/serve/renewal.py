@@ -1,6 +1,7 @@
 """The gateway's own certificates: made when missing, renewed at ⅔ of their life, looked at each hour.
 
-Done in a short-lived child, so that the issuing keys are never in the memory of the supervisor or of a worker.
+Done by the process `ca`, or, where that is closed or this gateway has joined another's CA, in a short-lived child: the
+issuing keys are never in the memory of the supervisor or of a worker.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import msgspec
 
+from edge.serve.ca_link import CaLink
 from edge.serve.children import Nursery
 from edge.serve.errand import Errand, Failure
 from edge.serve.outline import Outline
 from edge.serve.reactor import Reactor
 from edge.serve.report import Report
+from pki import desk
 from pki.errors import PkiError
 from pki.io_identity import ensure_gateway_identities
 
@@ -43,8 +46,13 @@ class Renewal:
         self._reactor = reactor
         self._nursery = nursery
         self._report = report
+        self._ca: CaLink | None = None
         self._waiting: list[Done] = []
         self._stopping = False
+
+    def ask(self, link: CaLink) -> None:
+        """From now on it is the authority's process that renews, while it is open."""
+        self._ca = link
 
     def run(self, outline: Outline, done: Done) -> None:
         """Look now; `done` is called once, from the loop."""
@@ -52,7 +60,12 @@ class Renewal:
             self._reactor.after(0.0, lambda: done(Renewed()))
             return
         self._waiting.append(done)
-        if len(self._waiting) == 1:
+        if len(self._waiting) > 1:
+            return
+        if self._ca is not None and self._ca.is_open:
+            own = desk.RenewOwn(outline.trust_domain, outline.hosts if outline.issues_public else ())
+            self._ca.ask(desk.encode(own), lambda reply: self._told(renewed_by(reply)))
+        else:
             Errand(
                 self._reactor, self._nursery, "edge-renewal", lambda: renew(outline), self._finish, timeout_s=_WITHIN_S
             )
@@ -62,6 +75,9 @@ class Renewal:
             renewed = msgspec.json.decode(result, type=Renewed)
         else:
             renewed = Renewed(failure=f"the gateway's own certificates could not be renewed: {result.cause}")
+        self._told(renewed)
+
+    def _told(self, renewed: Renewed) -> None:
         for warning in renewed.warnings:
             self._report.warning(warning)
         waiting, self._waiting = self._waiting, []
@@ -86,6 +102,14 @@ class Renewal:
 
     def stop(self) -> None:
         self._stopping = True
+
+
+def renewed_by(reply: desk.Reply) -> Renewed:
+    """What the authority's process said."""
+    if isinstance(reply, desk.OwnRenewed):
+        return Renewed(reply.renewed, reply.warnings)
+    assert isinstance(reply, desk.Failed)
+    return Renewed(failure=f"the gateway's own certificates: {desk.error_of(reply)}")
 
 
 def renew(outline: Outline) -> bytes:

@@ -2,14 +2,14 @@
 
 Start, each step only when the one before it holds (so the public socket never listens before decisions can be recorded):
 
-    1 read and judge the files   2 claim state/run   3 the gateway's own certificates   4 bind the sockets
+    1 read and judge the files   2 claim state/run   3 the authority, the gateway's own certificates   4 bind the sockets
     5 store   6 notary, and what an earlier run left in its rings   7 worker   8 watcher, control socket, `ready …`
 
 SIGHUP reads the files again; SIGUSR2 does, and then replaces the worker processes one by one (see `rolling`).
 
 Stop, on SIGTERM or SIGINT (a second one hurries):
 
-    1 sockets closed, workers drain   2 rings recovered   3 log sealed   4 store   5 exit 0
+    1 sockets closed, workers drain   2 authority   3 rings recovered   4 log sealed   5 store   6 exit 0
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from edge.audit.record import Value
 from edge.config.io_load import load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError, UnsafeState
-from edge.serve import sockets, worker
+from edge.serve import sockets, stopping, worker
 from edge.serve.board import Board, Fact
+from edge.serve.ca_link import CaLink
 from edge.serve.children import Exit, Nursery, set_limits, set_name
 from edge.serve.commands import Commands
 from edge.serve.control_socket import ControlSocket
@@ -56,10 +57,7 @@ _STORE_WITHIN_S = 10.0
 _NOTARY_WITHIN_S = 60.0
 _WORKERS_WITHIN_S = 60.0
 _WATCH_WITHIN_S = 2.0
-_DRAIN_GRACE_S = 1.0
-_RECOVER_WITHIN_S = 10.0
-_SEAL_WITHIN_S = 20.0
-_STORE_LEAVES_WITHIN_S = 2.0
+_CA_WITHIN_S = 25.0
 OPENED = ("public", "admin")
 """Listeners this version opens; `services` and `enrol` are accepted in the file."""
 
@@ -90,6 +88,7 @@ class Supervisor:
         # Built by the start in this order, taken down by the stop in the reverse one.
         self._run_state: RunState | None = None
         self._listeners: dict[str, list[socket.socket]] = {}
+        self._ca: CaLink | None = None
         self._store: EmbeddedStore | None = None
         self._notary: NotaryLink | None = None
         self._log: OwnLog | None = None
@@ -155,6 +154,7 @@ class Supervisor:
         current = self._read()
         state = Path(current.outline.state)
         self._run_state = RunState.claim(state)
+        self._start_ca(current.outline, state)
         if self._renew(current.outline):
             current = self._read()
         outline = current.outline
@@ -195,6 +195,14 @@ class Supervisor:
         if isinstance(results[0], ConfigError):
             raise results[0]
         return results[0]
+
+    def _start_ca(self, outline: Outline, state: Path) -> None:
+        """Where this gateway hosts the CA. One that stays closed does not stop a start: what is issued already serves."""
+        if (outline.issues_gateway or outline.issues_public) and os.path.lexists(state / "ca"):
+            link = self._ca = CaLink(self._reactor, self._nursery, state, dict(outline.services), self._report)
+            link.start()
+            self._await(lambda: link.is_settled, _CA_WITHIN_S, "the authority's process did not start")
+            self._renewal.ask(link)
 
     def _renew(self, outline: Outline) -> bool:
         """Whether certificates were written. Raises: UnsafeState when the needed ones cannot be made."""
@@ -246,6 +254,7 @@ class Supervisor:
             self._run_state,
             self._report,
             listeners=self._listeners,
+            ca=self._ca,
             board=self._board,
             pseudonym_key=pseudonym_key,
             main=worker.run,
@@ -282,7 +291,7 @@ class Supervisor:
         assert self._reload is not None
         assert self._pool is not None
         rolling = Rolling(self._reactor, self._pool, current.outline.workers)
-        commands = self._commands = Commands(self._reload, rolling, self._report, self._status)
+        commands = self._commands = Commands(self._reload, rolling, self._ca, self._report, self._status)
         self._control = ControlSocket(self._reactor, self._run_state.directory_fd, commands.handle)
         watcher = self._watcher = Watcher(self._reactor, self._nursery, self._report, self._reload.request)
         watcher.watch(watched_files(current.sources))
@@ -354,6 +363,8 @@ class Supervisor:
 
     def _applied(self, current: Current) -> None:
         self._manager.serving(current.outline.bundle_hash)
+        if self._ca is not None:
+            self._ca.grant(dict(current.outline.services))
         self._in_force()
         if self._watcher is not None:
             self._watcher.watch(watched_files(current.sources))
@@ -372,11 +383,14 @@ class Supervisor:
             self._watcher.stop()
         sockets.close_all(self._listeners)
         if self._pool is not None:
-            self._drain(self._pool)
+            hurry = max(self._stops, 1)
+            stopping.drain(self._reactor, self._pool, lambda: self._stops > hurry)
+        if self._ca is not None:
+            stopping.stop_ca(self._reactor, self._ca)
         if self._notary is not None:
-            code = self._seal(self._notary) or code
+            code = stopping.seal(self._reactor, self._notary, self._log, self._report) or code
         if self._store is not None:
-            self._stop_store(self._store)
+            stopping.stop_store(self._reactor, self._store)
         for pid in self._nursery.pids:  # errands under way
             self._nursery.kill(pid)
         self._reactor.run_until(lambda: not self._nursery.pids, 2.0)
@@ -384,34 +398,3 @@ class Supervisor:
             self._run_state.close()
         self._reactor.close()
         return code
-
-    def _drain(self, pool: Pool) -> None:
-        hurry = max(self._stops, 1)
-        pool.drain()
-        self._reactor.run_until(lambda: pool.is_empty or self._stops > hurry, worker.DRAIN_S + _DRAIN_GRACE_S)
-        pool.kill()
-        self._reactor.run_until(lambda: pool.is_empty, 2.0)
-
-    def _seal(self, link: NotaryLink) -> int:
-        """0 when the log is sealed."""
-        if self._log is None:  # it never opened, so there is nothing to seal
-            link.abandon()
-            return 0
-        self._log.event("process.stop", {"process.pid": os.getpid()})
-        self._log.close()
-        for name in link.writers:
-            link.gone(name)
-        self._reactor.run_until(lambda: not link.writers, _RECOVER_WITHIN_S)
-        link.seal()
-        self._reactor.run_until(lambda: link.is_stopped and link.is_sealed, _SEAL_WITHIN_S)
-        if link.is_sealed:
-            return 0
-        self._report.error("the log was not sealed; the next start recovers it")
-        link.abandon()
-        return 1
-
-    def _stop_store(self, store: EmbeddedStore) -> None:
-        store.stop()
-        if not self._reactor.run_until(lambda: store.is_stopped, _STORE_LEAVES_WITHIN_S):
-            store.kill()
-            self._reactor.run_until(lambda: store.is_stopped, 1.0)

@@ -14,13 +14,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pki import io_output
-from pki.io_authority import Authority
+from edge.cli.authority import reach
+from pki import desk, io_output
 from pki.io_keys import Passphrases, make_ec, private_pem
-from pki.issue import IssueRequest
 from tests.e2e.rogue import Rogue, Talker, refused_upstream, server_context
 from tests.wire.rig import GET, Rig
 
@@ -77,17 +76,19 @@ class Material:
         """By the real authority: a good certificate of somebody else."""
         key = make_ec("p256")
         directory = self.directory / f"{role}-{name}"
-        with Authority.open(self.ca, Passphrases(self.ca, environ={}), now=self.now) as authority:
-            dns = () if role != "svc" else (f"{name}.internal",)
-            issued = authority.issue(IssueRequest(role, name, key.public_key(), dns), self.now)
-            io_output.write(
-                directory,
-                issued,
-                key_pem=private_pem(key),
-                bundle_pem=authority.bundle_pem(roles=("gw",)),
-                root_sha256=authority.root_sha256,
-                replace=True,
-            )
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        dns = () if role != "svc" else (f"{name}.internal",)
+        with reach(self.ca.parent, Passphrases(self.ca, environ={}), {}) as asks:  # a gateway may have it open
+            certified = asks(desk.Issue(role, name, spki, dns, (), 86_400, "test"))
+        assert isinstance(certified, desk.Certified)
+        io_output.write(
+            directory,
+            certified.issued,
+            key_pem=private_pem(key),
+            bundle_pem=certified.bundle_pem,
+            root_sha256=certified.root_sha256,
+            replace=True,
+        )
         return (directory / "chain.pem").read_bytes(), (directory / "key.pem").read_bytes()
 
     def self_made(self, copied: bytes | None = None) -> tuple[bytes, bytes]:

@@ -34,7 +34,7 @@ from pki.tlog.note import Verifier
 
 ROOT = Path(__file__).parents[2]
 EDGE = [sys.executable, "-m", "edge"]
-CHILDREN = ("edge-worker", "edge-notary", "valkey-server", "edge-watcher")
+CHILDREN = ("edge-worker", "edge-notary", "edge-ca", "valkey-server", "edge-watcher")
 
 EDGE_YAML = """\
 trust_domain: mesh.internal

@@ -13,9 +13,9 @@ import pytest
 from pki import io_material, io_output
 from pki.errors import AuthorityLocked, IssueRefused, MaterialRejected, UnsafeFile, WouldOverwrite
 from pki.io_authority import Authority
-from pki.io_identity import UPSTREAM_ROLES, Renewal, ensure_gateway_identities, issue_public
+from pki.io_identity import Renewal, ensure_gateway_identities, issue_public
 from pki.io_keys import make_ec, private_pem
-from pki.issue import IssueRequest, IssuerRole
+from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
 
 HOSTS = ("localhost", "127.0.0.1")
 Make = Callable[..., Path]

@@ -9,7 +9,7 @@ import pytest
 
 from edge.serve.board import Board
 from edge.serve.commands import Commands
-from edge.serve.control_socket import Answer, Reply
+from edge.serve.control_socket import Answer, Command, Reply
 from edge.serve.reactor import Reactor
 from edge.serve.report import Report
 from edge.serve.rolling import Done, Rolling
@@ -56,8 +56,8 @@ def status() -> Status:
 
 def ask(reactor: Reactor, command: str, reload: Answer, workers: Workers) -> Answer:
     answers: list[Answer] = []
-    commands = Commands(Reloads(reload), Rolling(reactor, workers, 3), Report("test"), status)
-    commands.handle(command, answers.append)
+    commands = Commands(Reloads(reload), Rolling(reactor, workers, 3), None, Report("test"), status)
+    commands.handle(Command(command), answers.append)
     assert reactor.run_until(lambda: bool(answers), 2)
     [answer] = answers
     return answer

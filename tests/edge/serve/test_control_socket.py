@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UnsafeState
-from edge.serve.control_socket import Answer, ControlSocket, Reply, ask, peer_uid
+from edge.serve.control_socket import Answer, Command, ControlSocket, Reply, ask, peer_uid
 from edge.serve.reactor import Reactor
 from edge.serve.run_state import open_directory, unix_address
 
@@ -23,8 +23,8 @@ class Owner:
     def __init__(self) -> None:
         self.commands: list[tuple[str, Reply]] = []
 
-    def __call__(self, command: str, reply: Reply) -> None:
-        self.commands.append((command, reply))
+    def __call__(self, command: Command, reply: Reply) -> None:
+        self.commands.append((command.command, reply))
 
 
 @pytest.fixture

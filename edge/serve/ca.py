@@ -1,0 +1,241 @@
+"""The process `ca`: the only one that can use the issuing keys while a gateway runs that hosts the CA.
+
+It keeps the authority open, so nobody else holds its lock. Datagrams (SOCK_SEQPACKET) of JSON, answered in order:
+
+    from the supervisor                                     to the supervisor
+    {"attach": worker} + its end of the worker's socketpair
+    {"gone": worker}
+    {"grants": true} + a memory file {service: [DNS names]}
+    {"id": 7, "ask": {"type": "Show"}}                      {"id": 7, "reply": {…}}
+                                                            {"open": true} or {"open": false, "why": text}, at each change
+    from a worker                                           to a worker
+    {"id": 3, "ask": {"type": "Enrol", …}}                  {"id": 3, "reply": {…}}
+                                                            {"number": 7}: of the newest revocation set, with each heartbeat
+
+One request of one worker at a time, in turn, so that a worker that floods takes only its own share. The supervisor keeps each
+worker's socketpair open: what waits in it when this process dies is answered by the next one. Without a passphrase it stays
+closed and says why; an operator's command then opens the authority itself. It leaves at the supervisor's EOF.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edge.serve.reactor import READ, Reactor
+from pki import desk
+from pki.errors import AuthorityBusy, NotRecorded, PkiError
+from pki.io_authority import Authority
+from pki.io_desk import Desk
+from pki.io_enrol import Grants
+from pki.io_keys import Passphrases
+from pki.io_status import Publisher
+from pki.revocation import HEARTBEAT_S
+
+STATUS = "status"
+"""Below the state directory: what the authority publishes."""
+_BUSY_S = 0.1
+_AGAIN_S = 5.0
+_ASIDE_S = 1.0
+"""How long somebody who asked for the lock has to take it."""
+_CLOSED = "the authority is not open here"
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What arrives."""
+
+    id: int = 0
+    ask: msgspec.Raw = msgspec.Raw(b"")
+    attach: str | None = None
+    gone: str | None = None
+    grants: bool = False
+
+
+class Word(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What leaves."""
+
+    id: int = 0
+    reply: msgspec.Raw = msgspec.Raw(b"")
+    open: bool | None = None
+    why: str = ""
+    number: int = 0
+
+
+class Office:
+    """The authority's process. One thread; a request takes some milliseconds and nothing else happens meanwhile."""
+
+    def __init__(self, channel: socket.socket, state: Path, services: Mapping[str, tuple[str, ...]]) -> None:
+        self._reactor = Reactor()
+        self._channel = channel
+        self._state = state
+        self._grants = Grants(services)
+        self._passphrases = Passphrases(state / "ca", environ=os.environ)
+        self._workers: dict[str, socket.socket] = {}
+        self._authority: Authority | None = None
+        self._publisher: Publisher | None = None
+        self._desk: Desk | None = None
+        self._why = _CLOSED
+        self._is_over = False
+
+    def run(self) -> None:
+        """Until the supervisor hangs up."""
+        self._channel.setblocking(False)
+        self._reactor.watch(self._channel.fileno(), READ, self._told)
+        self._open()
+        self._beat()
+        self._reactor.run_until(lambda: self._is_over)
+        self._close("")
+
+    # The authority
+
+    def _open(self) -> None:
+        now = datetime.now(UTC)
+        try:
+            authority = Authority.open(self._state / "ca", self._passphrases, now=now, lock_wait_s=0)
+        except AuthorityBusy as error:
+            self._is_closed(str(error), _BUSY_S)
+            return
+        except PkiError as error:
+            self._is_closed(str(error), _AGAIN_S)
+            return
+        try:
+            publisher = Publisher(authority, self._state / STATUS)
+            publisher.publish(now)
+        except PkiError as error:
+            authority.close()
+            self._is_closed(str(error), _AGAIN_S)
+            return
+        self._authority, self._publisher = authority, publisher
+        self._desk = Desk(authority, self._passphrases, publisher, self._grants)
+        self._say(Word(open=True))
+
+    def _is_closed(self, why: str, again_s: float) -> None:
+        if why != self._why:
+            self._why = why
+            self._say(Word(open=False, why=why))
+        self._reactor.after(again_s, self._open)
+
+    def _close(self, why: str) -> None:
+        if self._authority is not None:
+            self._authority.close()
+        self._authority = self._publisher = self._desk = None
+        if why:
+            self._why = why
+            self._say(Word(open=False, why=why))
+
+    def _beat(self) -> None:
+        if self._publisher is not None:
+            now = datetime.now(UTC)
+            try:
+                newest = self._publisher.publish(now)
+                self._publisher.beat(now)
+                self._push(newest.number)
+            except (PkiError, OSError) as error:
+                self._close(str(error))
+                self._reactor.after(_AGAIN_S, self._open)
+        self._reactor.after(HEARTBEAT_S, self._beat)
+
+    def _push(self, number: int) -> None:
+        word = msgspec.json.encode(Word(number=number))
+        for sock in self._workers.values():
+            try:
+                sock.send(word, socket.MSG_DONTWAIT)
+            except OSError:
+                pass  # it is ending, or far behind; the next heartbeat says it again
+
+    # Requests
+
+    def _answer(self, request: desk.FromWorker | desk.FromOperator | desk.Failed) -> desk.Reply:
+        if isinstance(request, desk.Failed):
+            return request
+        if self._desk is None:
+            return desk.Failed("AuthorityLocked", "", self._why)
+        if isinstance(request, desk.StandAside):
+            self._close("an operator works with the authority")
+            self._reactor.after(_ASIDE_S, self._open)
+            return desk.Done()
+        reply = self._desk.answer(request, datetime.now(UTC))
+        if isinstance(reply, desk.Failed) and reply.kind == NotRecorded.__name__:
+            # A log that a write failed on is of no further use; opening it again finishes or revokes what was begun.
+            self._close(reply.detail)
+            self._reactor.after(_BUSY_S, self._open)
+        elif isinstance(reply, desk.Revoked):
+            self._push(reply.set_number)
+        return reply
+
+    def _told(self, _events: int) -> None:
+        try:
+            raw, descriptors, _, _ = socket.recv_fds(self._channel, desk.MAX_BYTES, 1)
+        except BlockingIOError:
+            return
+        if not raw:
+            self._is_over = True
+            return
+        asked = msgspec.json.decode(raw, type=Ask)  # our own supervisor: what cannot be read is a bug
+        if asked.attach is not None:
+            self._attach(asked.attach, socket.socket(fileno=descriptors.pop()))
+        elif asked.gone is not None:
+            self._forget(asked.gone)
+        elif asked.grants:
+            self._take_grants(descriptors.pop())
+        else:
+            reply = self._answer(desk.read_operator(bytes(asked.ask)))
+            self._say(Word(asked.id, msgspec.Raw(desk.encode(reply))))
+
+    def _take_grants(self, descriptor: int) -> None:
+        with open(descriptor, "rb") as file:
+            self._grants = Grants(msgspec.json.decode(file.read(), type=dict[str, tuple[str, ...]]))
+        if self._desk is not None:
+            self._desk.grants = self._grants
+
+    def _attach(self, name: str, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._workers[name] = sock
+        self._reactor.watch(sock.fileno(), READ, lambda _: self._asked(name))
+
+    def _forget(self, name: str) -> None:
+        sock = self._workers.pop(name, None)
+        if sock is not None:
+            self._reactor.forget(sock.fileno())
+            sock.close()
+
+    def _asked(self, name: str) -> None:
+        sock = self._workers[name]
+        try:
+            raw = sock.recv(desk.MAX_BYTES)
+            if not raw:
+                self._forget(name)
+                return
+            asked = msgspec.json.decode(raw, type=Ask)
+            reply = self._answer(desk.read_worker(bytes(asked.ask)))
+            sock.send(msgspec.json.encode(Word(asked.id, msgspec.Raw(desk.encode(reply)))))
+        except BlockingIOError:
+            pass  # it does not read its answers: then it gets none
+        except (OSError, msgspec.MsgspecError):
+            self._forget(name)  # a worker that sends what no worker sends is not listened to any more
+
+    def _say(self, word: Word) -> None:
+        try:
+            self._channel.send(msgspec.json.encode(word))
+        except OSError:
+            self._is_over = True
+
+
+def grants_file(services: Mapping[str, tuple[str, ...]]) -> int:
+    """A descriptor of a memory file that says them; they may be more than a datagram holds."""
+    descriptor = os.memfd_create("grants")
+    os.write(descriptor, msgspec.json.encode(services))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def pass_descriptor(channel: socket.socket, asked: dict[str, object], descriptor: int) -> None:
+    """Send a message with a descriptor. Raises: OSError."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+    channel.sendmsg([msgspec.json.encode(asked)], ancillary)
