@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaigns import gateway, matrix, reload
+from tests.campaigns import gateway, idle, matrix, reload, stream
 from tests.e2e import tamper
 from tests.edge.audit import kill
 
@@ -47,11 +47,27 @@ def run_reload(directory: Path, count: int, seed: int) -> str:
     return str(reload.campaign(directory / "edge", count, restarts=max(1, count // 20)))
 
 
+def run_idle(directory: Path, count: int, seed: int) -> str:
+    """Idle connections over each protocol: at most 40 KiB of memory each."""
+    del seed
+    outcomes = idle.campaign(directory / "edge", count)
+    assert all(outcome.bytes_each <= idle.MAX_BYTES_EACH for outcome in outcomes), outcomes
+    return "\n".join(map(str, outcomes))
+
+
+def run_stream(directory: Path, count: int, seed: int) -> str:
+    """So many MiB up and down over each protocol: hashes, back-pressure, at most 16 MiB of memory more."""
+    del seed
+    return "\n".join(map(str, stream.campaign(directory / "edge", count)))
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
+    "idle": (run_idle, 5000),
     "kill": (run_kill, 60),
     "matrix": (run_matrix, 1),
     "reload": (run_reload, 100),
     "ring": (run_ring, 100),
+    "stream": (run_stream, 2048),
     "tamper": (run_tamper, 10_000),
 }
 
