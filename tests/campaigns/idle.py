@@ -20,7 +20,7 @@ from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, make, routes, s
 
 MAX_BYTES_EACH = 40 * 1024
 PER_ADDRESS = 1900
-WARM = 100
+WARM = 400
 """Opened first and not counted: what is made once, for the first connections."""
 EDGES = {"1.1": EDGE_YAML, "2": EDGE_YAML}
 REQUEST = b"GET /orders/7 HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -16,7 +16,7 @@ def test_campaign(name: str, count: int, tmp_path: Path) -> None:
 
 
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:
-    (outcome,) = idle.campaign(tmp_path / "edge", 400, ["1.1"])
+    (outcome,) = idle.campaign(tmp_path / "edge", 1000, ["1.1"])
     assert outcome.bytes_each <= idle.MAX_BYTES_EACH
 
 
