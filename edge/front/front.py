@@ -52,8 +52,8 @@ class Front:
         self.take_http2: Callable[[asyncio.Transport], object] | None = None
         """Given each connection that chose `h2` with what it counts for, before a byte of it was read. None: not offered."""
         self.take_tunnel: Callable[[Stream, list[RawField]], None] | None = None
-        """Given each CONNECT of `front/http2`, as HPACK gave it; attaches to the stream and answers (RFC 8441). None:
-        extended CONNECT is not offered. Read when a connection begins."""
+        """Given each head of `front/http2` that asks for a WebSocket, as HPACK gave it; attaches to the stream and answers
+        (RFC 8441). None: extended CONNECT is not offered. Read when a connection begins."""
         self.is_draining = False
         self._date_s = 0
         self._date_line = b""

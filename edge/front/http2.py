@@ -26,6 +26,7 @@ from edge.front.wire import untaken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.http2 import translate
 from edge.parse.request import build
+from edge.parse.websocket import PROTOCOL
 
 MAX_HELD_BYTES = 1 << 20
 """Of all answers of a connection that its client does not take; then no request is begun."""
@@ -117,7 +118,7 @@ class Http2(Connection):
             stream.expect(known, wants_continue=False)
             self._begun.append(stream)
             return None
-        if self.front.take_tunnel is not None and (b":method", b"CONNECT") in fields:
+        if self.front.take_tunnel is not None and PROTOCOL in fields:
             self.front.take_tunnel(stream, fields)
             return None
         self._begun.append(stream)

@@ -7,10 +7,10 @@ believes in an upgrade which the next hop did not see would send it frames as re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edge.errors import MalformedRequest, WebSocketVersion
-from edge.model.http import Request
+from edge.model.http import RawField, Request
 from edge.model.websocket import Handshake
 
 VERSION = b"13"
@@ -39,11 +39,30 @@ def requested(request: Request) -> Handshake | None:
     return _handshake(request, raw_key)
 
 
+PROTOCOL: RawField = (b":protocol", b"websocket")
+
+
+def as_get(head: Sequence[RawField]) -> list[RawField]:
+    """The head of a WebSocket's extended CONNECT (RFC 8441 §4) as the GET that it is authorized as; `parse.http2` judges the
+    rest of its pseudo fields, which are those of any request.
+
+    Raises: MalformedRequest (400).
+    """
+    names = [name for name, _ in head if name[:1] == b":"]
+    if names != [name for name, _ in head[: len(names)]] or names.count(b":protocol") != 1:
+        raise MalformedRequest("pseudo-field")
+    if PROTOCOL not in head or (b":method", b"CONNECT") not in head:
+        raise MalformedRequest("pseudo-field")
+    return [(b":method", b"GET") if field[0] == b":method" else field for field in head if field[0] != b":protocol"]
+
+
 def extended_connect(request: Request) -> Handshake:
-    """The same for an extended CONNECT over HTTP/2, whose `:protocol` the shell has read; `request` says GET.
+    """What `requested` is for HTTP/1.1; `request` was built from `as_get`.
 
     Raises: MalformedRequest (400), WebSocketVersion (426).
     """
+    if request.content_length is not None:
+        raise MalformedRequest("websocket-request")  # what follows is no content (RFC 8441 §5)
     return _handshake(request, b"")
 
 

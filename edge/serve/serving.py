@@ -27,7 +27,7 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2
+from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2, take_tunnel
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
@@ -89,6 +89,7 @@ class Serving:
         self._front = front = Front(self.generation.gateway, shared, deadlines, Http1)
         self._streams = DataPlane(front)
         front.take_http2 = self._take_http2
+        front.take_tunnel = take_tunnel
         self._server: Gate | None = None
         self._admin: Admin | None = None
         self._fronts: dict[str, Front] = {}  # of the control plane's listeners

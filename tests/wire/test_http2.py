@@ -137,7 +137,7 @@ def test_a_reload_that_turns_it_off_leaves_open_connections_alone(rig: Rig, http
         ([(b":method", b"G\xc3\xa9T"), SCHEME, AUTHORITY, PATH], "method"),
         ([(b":method", b"CONNECT"), AUTHORITY], "pseudo-field"),
         ([(b":method", b"CONNECT"), SCHEME, AUTHORITY, PATH], "method"),
-        ([(b":method", b"CONNECT"), (b":protocol", b"websocket"), SCHEME, AUTHORITY, PATH], "pseudo-field"),
+        ([(b":method", b"CONNECT"), (b":protocol", b"connect-udp"), SCHEME, AUTHORITY, PATH], "pseudo-field"),
     ],
 )  # fmt: skip
 def test_what_would_be_another_request_in_http1_is_refused_C2(rig: Rig, head: Fields, rule: str | None) -> None:

@@ -238,7 +238,7 @@ MALFORMED: dict[str, list[tuple[bytes, bytes]]] = {
     "8.3.1 a host that disagrees": [*GET, (b"host", b"elsewhere")],
     "8.5 CONNECT with a path": [(b":method", b"CONNECT"), *GET[1:]],
     "8.5 CONNECT": [(b":method", b"CONNECT"), GET[2]],
-    "8441 CONNECT with a protocol that was not offered": [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]],
+    "8441 CONNECT to another protocol": [(b":method", b"CONNECT"), (b":protocol", b"connect-udp"), *GET[1:]],
 }  # fmt: skip
 
 

@@ -10,10 +10,14 @@ import struct
 import threading
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
 
+import h2.exceptions
+
+from tests.wire.h2_client import H2Client
 from tests.wire.rig import Answer, Rig
 
 ROUTES = """\
@@ -154,6 +158,17 @@ class End:
             whole += got.payload
         return whole
 
+    def is_quiet(self, for_s: float) -> bool:
+        """Whether nothing comes for a while."""
+        self.tls.settimeout(for_s)
+        try:
+            self._fill()
+        except TimeoutError:
+            return True
+        finally:
+            self.tls.settimeout(10)
+        return False
+
     def closed(self) -> tuple[int, bytes]:
         """The Close that comes next."""
         got = self.frame()
@@ -172,11 +187,51 @@ class End:
 
     def end(self) -> None:
         """Leave without a word."""
-        try:
+        with suppress(OSError):
             self.tls.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.tls.close()
+
+
+class StreamEnd(End):
+    """A client's end that is a stream of an HTTP/2 connection (RFC 8441)."""
+
+    def __init__(self, client: H2Client, stream: int) -> None:
+        super().__init__(client.tls)
+        self.h2 = client
+        self.stream = stream
+
+    def send(self, data: bytes) -> End:
+        self.h2.send(self.stream, data)
+        return self
+
+    def _fill(self) -> None:
+        body = self.h2.bodies.setdefault(self.stream, bytearray())
+        while not body:
+            if self.stream in self.h2.ended or self.stream in self.h2.resets:
+                raise EOFError
+            self.h2.pump()
+        self._buffer += bytes(body)
+        body.clear()
+
+    def answer(self) -> Answer:
+        self.tls.settimeout(10)
+        while self.stream not in self.h2.heads:
+            self.h2.pump()
+        if dict(self.h2.heads[self.stream])[b":status"] != b"200":
+            return self.h2.answer(self.stream)
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.h2.heads[self.stream]}
+        return Answer(int(fields.pop(":status")), fields, b"")
+
+    def is_ended(self, within_s: float = 5) -> bool:
+        try:
+            return self._buffer == b"" and self.is_quiet(within_s) and False
+        except EOFError:
+            return True
+
+    def end(self) -> None:
+        with suppress(OSError, h2.exceptions.ProtocolError):
+            self.h2.reset(self.stream)
+        super().end()
 
 
 def accepting(head: bytes) -> bytes:
@@ -244,28 +299,56 @@ class SocketUpstream:
         self.clear()
 
 
+def extended_connect(raw: bytes) -> list[tuple[bytes, bytes]]:
+    """The same handshake as a head of HTTP/2."""
+    line, *lines = raw.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    fields = [(name.lower(), value) for name, _, value in (each.partition(b": ") for each in lines)]
+    authority = dict(fields)[b"host"]
+    return [
+        (b":method", b"CONNECT"),
+        (b":protocol", b"websocket"),
+        (b":scheme", b"https"),
+        (b":path", line.split(b" ")[1]),
+        (b":authority", authority),
+        *(field for field in fields if field[0] not in (b"host", b"connection", b"upgrade", b"sec-websocket-key")),
+    ]
+
+
 class SocketRig(Rig):
     """Its services speak WebSocket."""
 
     sockets: SocketUpstream
+    over = "h1"
+    """What the clients of this test speak."""
 
     def prepare(self, directory: Path) -> None:
         self._clients: list[End] = []
         self.sockets = SocketUpstream(directory / "orders")
         (directory / "policies" / "routes.yaml").write_text(ROUTES.format(port=self.sockets.port))
 
+    @property
+    def switched(self) -> int:
+        """The status of an open WebSocket."""
+        return 200 if self.over == "h2" else 101
+
     def ask(self, raw: bytes) -> tuple[End, Answer]:
         """Send a handshake and read the head of the answer (and its body, unless it is a 101)."""
-        client = self.client()
-        end = End(client.tls)
-        self._clients.append(end)
-        end.send(raw)
+        end: End
+        if self.over == "h2":
+            client = H2Client(self.gateway)
+            end = StreamEnd(client, client.head(extended_connect(raw), is_end=False))
+            self._clients.append(end)
+            end.send(raw.partition(b"\r\n\r\n")[2])
+        else:
+            end = End(self.client().tls)
+            self._clients.append(end)
+            end.send(raw)
         return end, end.answer()
 
     def open(self, raw: bytes = b"") -> Pair:
         """An open WebSocket."""
         client, answer = self.ask(raw or handshake())
-        assert answer.status == 101, answer
+        assert answer.status == self.switched, answer
         return Pair(client, self.sockets.ends.get(timeout=5), answer.fields["x-request-id"])
 
     def clear(self) -> None:
