@@ -315,7 +315,7 @@ def test_the_preface_may_come_byte_by_byte(rig: Rig) -> None:
 def test_what_the_gateway_says_first(rig: Rig) -> None:
     with RawH2(rig.gateway) as client:
         heard = client.fence()
-        assert heard.settings == {3: 100, 4: 262_144, 6: 65_536, 9: 1}
+        assert heard.settings == {3: 100, 4: 262_144, 6: 65_536, 8: 1, 9: 1}
         assert heard.updates == {0: (1 << 20) - 65_535}
         assert heard.is_acknowledged
 
