@@ -12,7 +12,7 @@ import time
 from io import TextIOWrapper
 from pathlib import Path
 
-from examples.demo import access, change, impostors
+from examples.demo import access, change, impostors, loss, protocols, together
 from examples.demo.evidence import Evidence
 from examples.demo.mesh import CLIENTS, Mesh
 from examples.demo.promise import Broken, Promises
@@ -47,7 +47,7 @@ def main() -> int:
 
 def _play(promises: Promises, stage: Stage, *, keep: bool) -> None:
     began = time.monotonic()
-    print("Setting up: CA, certificates, an OAuth2 issuer, two services over mTLS, the gateway …", flush=True)
+    print("Setting up: CA, certificates, an OAuth2 issuer, two services over mTLS, a store, the gateway …", flush=True)
     mesh = Mesh(stage)
     print(f"✓ up, on https://localhost:{mesh.caller.port}  ({time.monotonic() - began:.1f} s)")
     evidence = Evidence(mesh)
@@ -55,6 +55,9 @@ def _play(promises: Promises, stage: Stage, *, keep: bool) -> None:
     evidence.keep_early_copy()
     change.show(promises, mesh)
     impostors.show(promises, mesh)
+    protocols.show(promises, mesh)
+    together.show(promises, mesh)
+    loss.show(promises, mesh)
     evidence.show(promises)
     if keep:
         _print_commands(mesh)

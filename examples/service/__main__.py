@@ -8,7 +8,7 @@ import itertools
 import json
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import httptools
@@ -19,9 +19,10 @@ DEFAULT_GATEWAY = "spiffe://mesh.internal/gw/edge"
 class Conversation(asyncio.Protocol):
     """One connection of the gateway. httptools calls the `on_…` methods as it reads."""
 
-    def __init__(self, service: str, gateway: str, served: Iterator[int]) -> None:
+    def __init__(self, service: str, gateways: Collection[str], served: Iterator[int]) -> None:
         self._service = service
-        self._gateway = gateway
+        self._gateways = gateways
+        self._peer = ""
         self._served = served
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -30,11 +31,13 @@ class Conversation(asyncio.Protocol):
         self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake proved a certificate of our authority; now it must be the gateway's."""
+        """The handshake proved a certificate of our authority; now it must be a gateway's that we know."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         names = transport.get_extra_info("peercert").get("subjectAltName", ())
-        if [value for kind, value in names if kind == "URI"] != [self._gateway]:
+        uris = [value for kind, value in names if kind == "URI"]
+        self._peer = " ".join(uris)
+        if len(uris) != 1 or uris[0] not in self._gateways:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -62,6 +65,7 @@ class Conversation(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         seen = {
             "service": self._service,
+            "gateway": self._peer,
             "served": next(self._served),
             "method": method,
             "path": self._path,
@@ -86,7 +90,7 @@ def context(identity: Path) -> ssl.SSLContext:
     return made
 
 
-async def serve(name: str, port: int, identity: Path, gateway: str) -> None:
+async def serve(name: str, port: int, identity: Path, gateways: Collection[str]) -> None:
     """Answer until SIGTERM."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -94,7 +98,7 @@ async def serve(name: str, port: int, identity: Path, gateway: str) -> None:
         loop.add_signal_handler(number, stop.set)
     served = itertools.count(1)
     server = await loop.create_server(
-        lambda: Conversation(name, gateway, served), "127.0.0.1", port, ssl=context(identity)
+        lambda: Conversation(name, gateways, served), "127.0.0.1", port, ssl=context(identity)
     )
     print(f"ready 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await stop.wait()
@@ -107,9 +111,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="how it calls itself in its answers")
     parser.add_argument("--port", type=int, default=0, help="0 lets the system choose")
     parser.add_argument("--identity", type=Path, required=True, metavar="DIR", help="what issue-cert.py wrote")
-    parser.add_argument("--gateway", default=DEFAULT_GATEWAY, help="SPIFFE ID of the only caller that is let in")
+    parser.add_argument("--gateway", action="append", help="SPIFFE ID of a caller that is let in; nobody else is")
     arguments = parser.parse_args()
-    asyncio.run(serve(arguments.name, arguments.port, arguments.identity, arguments.gateway))
+    asyncio.run(serve(arguments.name, arguments.port, arguments.identity, arguments.gateway or [DEFAULT_GATEWAY]))
 
 
 if __name__ == "__main__":

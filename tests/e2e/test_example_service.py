@@ -96,6 +96,7 @@ def test_the_gateway_is_told_what_was_seen(service: int, identities: Identities)
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert seen.pop("served") >= 1
     assert seen == {
+        "gateway": "spiffe://mesh.internal/gw/edge",
         "service": "orders",
         "method": "GET",
         "path": "/orders/7?a=1",

@@ -73,13 +73,19 @@ _STEPS = st.lists(
 
 
 @settings(max_examples=200, deadline=None, database=None, derandomize=True)
-@given(quota=st.sampled_from([1, 7, 100, 599, 1_199, 1_200, 2_400, 10_000]), steps=_STEPS, last=st.integers(0, 5))
+@given(
+    quota=st.sampled_from([1, 7, 100, 599, 1_199, 1_200, 2_400, 10_000]),
+    rounds=st.integers(0, 8),
+    steps=_STEPS,
+    last=st.integers(0, 5),
+)
 def test_a_quota_is_never_exceeded_and_99_percent_of_it_is_usable(
-    quota: int, steps: list[tuple[int, str, int]], last: int
+    quota: int, rounds: int, steps: list[tuple[int, str, int]], last: int
 ) -> None:
     window = Window(quota)
     workers = [Worker(Lease(LimitSettings("l", quota, 86_400), "k")) for _ in range(REPLICAS)]
-    for number, what, requests in steps:
+    grown = [(number, what, 12) for number in range(REPLICAS) for what in ("ask", "hear")] * rounds
+    for number, what, requests in grown + steps:
         if what == "ask":
             workers[number].ask(window, requests)
         else:
