@@ -52,9 +52,10 @@ class Renew(_Message):
 
 
 class SawBundle(_Message):
-    """Who showed this certificate was given the bundle in force."""
+    """Who showed this certificate was given this bundle: PEM with role intermediates, by its SHA-256 (hex)."""
 
     certificate: bytes
+    bundle_sha256: str
 
 
 class Issue(_Message):

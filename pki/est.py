@@ -23,6 +23,8 @@ from pki.issue import renew_at
 
 REQUEST_TYPE = "application/pkcs10"
 ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
+ROOTS_TYPE = "application/pkcs7-mime"
+"""Of `cacerts` (§4.1.3)."""
 MAX_REQUEST_BYTES = 16 << 10
 _ARMOUR = (b"-----BEGIN CERTIFICATE REQUEST-----", b"-----BEGIN NEW CERTIFICATE REQUEST-----")
 

@@ -7,6 +7,7 @@ do the same, so a certificate is the same certificate either way.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -58,7 +59,8 @@ class Desk:
                 issued = io_enrol.renew(authority, self.grants, request.certificate, request.request, now)
                 return self._certified(issued)
             case desk.SawBundle():
-                io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
+                if request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
+                    io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
                 return desk.Done()
             case desk.Issue():
                 return self._issue(request, now)

@@ -1,29 +1,153 @@
-"""Enrolment over Secure Transport (RFC 7030), the part that needs no key of the CA.
+"""Enrolment over Secure Transport (RFC 7030): whom to trust, the first certificate, and the next one.
 
 `cacerts` (§4.1): whom to trust, as a certs-only PKCS#7 message in base64. A client that has nothing yet fetches it over a
 connection it cannot judge, compares the root's fingerprint with the one it was told, and trusts from then on (§4.1.1). Beside
 the roots stand the intermediates below them, so that a client can build any chain of ours (§4.1.3).
+
+`simpleenroll` (§4.2.1), on the enrol listener: HTTP Basic with a one-time token as the password, the user name empty or
+the name that the token is for. `simplereenroll` (§4.2.2), on the services listener: the old certificate in the handshake, the
+same identity, another key. Both answer the certificate alone (§4.2.3), and `Edge-Renew-After`: when to come again.
+
+Nothing is decided here. The authority's process judges the token, the request and the certificate; the line has let the
+connection in, and the CA's log has the reason of each refusal. What a client is told is a rule and a sentence for it (§4.2.3
+asks for text), so that who runs it can mend it.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping
+from email.utils import format_datetime
+from hashlib import sha256
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from quart import Response
+from cryptography.hazmat.primitives.serialization import Encoding
+from quart import Response, request
 
-from edge.control.inside import Inside
+from edge.control.inside import Ask, Inside
+from edge.errors import NotReady, NotRecordable, Unavailable
+from edge.model.identity import Peer
+from pki import desk, est
+from pki.errors import CsrRejected
+
+_TOKEN = "token"  # noqa: S105 — the name of a rule
+SENTENCES: Mapping[str, str] = {
+    _TOKEN: "the one-time token is missing, unknown, spent, expired, or for another name",
+    "csr-malformed": "the body is not one signing request (PKCS#10) in base64",
+    "csr-key": "only P-256 and P-384 keys are certified",
+    "csr-signature": "the signing request is not signed by its own key",
+    "csr-extension": "the signing request asks for more than names",
+    "csr-names": "the signing request asks for a name that is not granted; leave the names out",
+    "key-reuse": "this key belongs to somebody else, or was compromised; make a new one",
+    "not-due": "the present certificate is renewed from two thirds of its life on",
+    "revoked": "the present certificate was revoked; enrol with a token",
+    "expired": "the present certificate has ended; enrol with a token",
+    "unknown": "the present certificate is not one that this authority issued",
+    "unknown-service": "this service is not granted any more",
+    "too-many": "this identity was renewed too often within the hour",
+    "content-type": "the body must be application/pkcs10",
+}
+"""Every rule that is named to a client, and what is said of it; any other is `refused`."""
+_LATER_S = 600
 
 
 async def cacerts(inside: Inside) -> Response:
-    return certs_only(x509.load_pem_x509_certificates(inside.bundle()))
+    """Also tells the authority who has the bundle now: what a rotation waits for."""
+    bundle = inside.bundle()
+    if (shown := _shown()) is not None and inside.authority is not None:
+        try:
+            await inside.authority(desk.SawBundle(shown, sha256(bundle).hexdigest()))
+        except Unavailable:
+            pass  # it fetches again; until then a rotation waits for it
+    certificates = x509.load_pem_x509_certificates(bundle)
+    return _certificates([each.public_bytes(Encoding.DER) for each in certificates], est.ROOTS_TYPE)
 
 
-def certs_only(certificates: list[x509.Certificate]) -> Response:
-    """Certificates in a degenerate PKCS#7 message (RFC 5272 §4.1), base64 in lines of 76 (RFC 8951 §3.1)."""
-    message = pkcs7.serialize_certificates(certificates, Encoding.DER)
-    answer = Response(base64.encodebytes(message), content_type="application/pkcs7-mime")
+async def simpleenroll(inside: Inside) -> Response:
+    user, password = _basic(request.headers.get("Authorization", ""))
+    if not password:
+        return _refused(401, _TOKEN)
+    signing_request = await _signing_request()
+    if isinstance(signing_request, Response):
+        return signing_request
+    return _answer(await _authority(inside)(desk.Enrol(user, password, signing_request)))
+
+
+async def simplereenroll(inside: Inside) -> Response:
+    shown = _shown()
+    assert shown is not None  # the line admits nobody without
+    signing_request = await _signing_request()
+    if isinstance(signing_request, Response):
+        return signing_request
+    return _answer(await _authority(inside)(desk.Renew(shown, signing_request)))
+
+
+def _authority(inside: Inside) -> Ask:
+    if inside.authority is None:
+        raise NotReady("no-authority")
+    return inside.authority
+
+
+def _shown() -> bytes | None:
+    """The client's certificate, DER, as the handshake proved it."""
+    peer = request.scope.get("edge.peer")  # put there by forward/asgi
+    return peer.chain[0] if isinstance(peer, Peer) and peer.chain else None
+
+
+def _basic(field: str) -> tuple[str, str]:
+    """User and password (RFC 7617), both empty where there is none."""
+    scheme, _, encoded = field.partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        user, _, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return user, password
+
+
+async def _signing_request() -> bytes | Response:
+    if request.mimetype != est.REQUEST_TYPE:
+        return _refused(415, "content-type")
+    try:
+        body = await request.get_data()
+        assert isinstance(body, bytes)
+        return est.read_request(body)
+    except CsrRejected as rejected:
+        return _refused(400, rejected.rule)
+
+
+def _answer(reply: desk.Reply) -> Response:
+    if isinstance(reply, desk.Certified):
+        issued = reply.issued
+        answer = _certificates([issued.leaf], est.ANSWER_TYPE)
+        due = est.renew_when(issued.not_before, issued.not_after, issued.serial)
+        answer.headers["Edge-Renew-After"] = format_datetime(due.replace(microsecond=0), usegmt=True)
+        return answer
+    assert isinstance(reply, desk.Failed)
+    if reply.kind == "CsrRejected":
+        return _refused(400, reply.rule)
+    if reply.kind == "IssueRefused":
+        return _refused({_TOKEN: 401, "too-many": 429}.get(reply.rule, 403), reply.rule)
+    if reply.kind == "NotRecorded":
+        raise NotRecordable("authority-record")
+    raise NotReady("authority-closed")
+
+
+def _refused(status: int, rule: str) -> Response:
+    text = f"{rule}: {SENTENCES[rule]}\n" if rule in SENTENCES else "refused: the authority's rules do not allow this\n"
+    answer = Response(text, status=status, content_type="text/plain; charset=utf-8")
+    if status == 401:
+        answer.headers["WWW-Authenticate"] = 'Basic realm="edge-enrol", charset="UTF-8"'
+    elif status == 429:
+        answer.headers["Retry-After"] = str(_LATER_S)
+    return answer
+
+
+def _certificates(certificates: list[bytes], content_type: str) -> Response:
+    """Certificates (DER) in a degenerate PKCS#7 message (RFC 5272 §4.1), base64 in lines of 76 (RFC 8951 §3.1)."""
+    answer = Response(est.certs_only(certificates), content_type=content_type)
     # RFC 7030 §4.1.3 asks for it, RFC 8951 §3.1 lets clients ignore it; old ones do not.
     answer.headers["Content-Transfer-Encoding"] = "base64"
     return answer

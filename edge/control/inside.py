@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from pki import desk
+
 Facts = Mapping[str, object]
+Ask = Callable[[desk.FromWorker], Awaitable[desk.Reply]]
+"""Raises: Shedding when too many ask, NotReady when there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,5 @@ class Inside:
     """Of all workers, as Prometheus text."""
     bundle: Callable[[], bytes]
     """PEM: the roots of the trust domain and the intermediates below them."""
+    authority: Ask | None = None
+    """The process that signs; None where this gateway hosts no CA."""

@@ -58,6 +58,14 @@ _READ_BY_SERVICES = """\
 @id("{name}")
 permit (principal is Edge::Service, action in Edge::Action::"read", resource == Edge::Route::"{name}");
 """
+_WRITTEN_BY_ANYBODY = """\
+@id("{name}")
+permit (principal is Edge::Anonymous, action in Edge::Action::"write", resource == Edge::Route::"{name}");
+"""
+_WRITTEN_BY_SERVICES = """\
+@id("{name}")
+permit (principal is Edge::Service, action in Edge::Action::"write", resource == Edge::Route::"{name}");
+"""
 _ON_THIS_MACHINE = "the admin listener is reached from this machine only, and answers facts, not secrets"
 
 
@@ -81,6 +89,16 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             _READ_BY_ANYBODY.format(name="edge-est-cacerts"),
             open_because="whom to trust is public, and a client that asks has no identity yet (RFC 7030 §4.1)",
         ),
+        ControlRoute(
+            "edge-est-simpleenroll",
+            "/.well-known/est/simpleenroll",
+            ("POST",),
+            est.simpleenroll,
+            _WRITTEN_BY_ANYBODY.format(name="edge-est-simpleenroll"),
+            open_because="the one-time token is judged by the authority, in the transaction that spends it",
+            forward_token=True,
+            timeout_s=15.0,
+        ),
     ),
     "services": (
         ControlRoute(
@@ -90,6 +108,15 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             est.cacerts,
             _READ_BY_SERVICES.format(name="edge-est-cacerts"),
             auth=("mtls",),
+        ),
+        ControlRoute(
+            "edge-est-simplereenroll",
+            "/.well-known/est/simplereenroll",
+            ("POST",),
+            est.simplereenroll,
+            _WRITTEN_BY_SERVICES.format(name="edge-est-simplereenroll"),
+            auth=("mtls",),
+            timeout_s=15.0,
         ),
     ),
 }

@@ -33,6 +33,7 @@ from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
+from edge.serve.ca_client import CaClient
 from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
@@ -75,11 +76,13 @@ class Serving:
         """Raises: UnsafeState when the gateway's own certificates are missing."""
         self._boot = boot
         self._shared = shared
+        self._ca = CaClient(boot.ca) if boot.ca is not None else None
         inside = Inside(
             status=self._status,
             routes=self._routes,
             metrics=self._metrics,
             bundle=lambda: self.generation.config.identity.bundle,
+            authority=self._ca.ask if self._ca is not None else None,
         )
         self._apps = {name: create_app(name, inside) for name in boot.sockets if name != "public"}
         # Taken before the data plane is put around them: this is what lies behind the line.
@@ -226,6 +229,8 @@ class Serving:
         self._shared.recorder.flush_summaries(time.time_ns() + 1_000_000_000)  # also the second that is not over
         if self._admin is not None:
             await self._admin.close()
+        if self._ca is not None:
+            self._ca.close()
         for fetch in self._fetches:
             fetch.cancel()
         await asyncio.gather(*self._fetches, return_exceptions=True)
