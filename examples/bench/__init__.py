@@ -1,1 +1,1 @@
-"""The gateway as a contestant of a benchmark that brings its own certificates, issuer, store and backend."""
+"""Benchmarks: the gateway as a contestant of somebody else's (`__main__`), and our own quick look (`look`)."""

@@ -29,6 +29,7 @@ grow to 6 MiB and more at each end."""
 HALTED_S = 0.5
 BLOCK = hashlib.shake_256(b"a block that compresses badly").digest(1 << 20)
 WINDOW = 4 << 20
+WARM_BYTES = 16 << 20
 VERSIONS = ("1.1", "2")
 SERVICES = 'services:\n  orders: {may_serve: ["/orders/**"]}\n'
 POLICY = """\
@@ -241,6 +242,15 @@ def halted(end: End) -> None:
         time.sleep(0.01)
 
 
+def warm_up(gateway: Gateway, upstream: Upstream, version: str, direction: str) -> None:
+    """What is made once, for the first transfer."""
+    upstream.end = End()
+    upstream.end.may_read.set()
+    with closing(Client(gateway, version)) as client:
+        client.end.may_read.set()
+        (client.upload if direction == "up" else client.download)(WARM_BYTES)
+
+
 def transfer(gateway: Gateway, upstream: Upstream, version: str, direction: str, count: int) -> Transfer:
     """One, with a reader that takes nothing at first."""
     worker = gateway.children()["edge-worker"]
@@ -266,7 +276,7 @@ def transfer(gateway: Gateway, upstream: Upstream, version: str, direction: str,
 
 
 def campaign(directory: Path, mebibytes: int, versions: Iterable[str] = VERSIONS) -> list[Transfer]:
-    """Up and down over each protocol. A small one before each: what is made once, for the first."""
+    """Up and down over each protocol."""
     make(directory, Variant(services=SERVICES, policy=POLICY))
     found = []
     with closing(Upstream(directory / "orders")) as upstream:
@@ -274,7 +284,7 @@ def campaign(directory: Path, mebibytes: int, versions: Iterable[str] = VERSIONS
         with serving(directory) as gateway:
             for version in versions:
                 for direction in ("up", "down"):
-                    transfer(gateway, upstream, version, direction, 16 << 20)
+                    warm_up(gateway, upstream, version, direction)
                     found.append(transfer(gateway, upstream, version, direction, mebibytes << 20))
             assert gateway.stop() == 0
     for each in found:
