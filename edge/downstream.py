@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from edge.accept.shed import Shed
 from edge.audit.recorder import Recorder
@@ -13,9 +13,6 @@ from edge.forward.io_pool import Pool
 from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 from edge.observe import Observer
-
-if TYPE_CHECKING:
-    from edge.tunnel import Tunnel
 
 
 class Downstream(Protocol):
@@ -56,8 +53,6 @@ class Shared:
     """Every task that walks a Need; nobody else may drop them."""
     report: Callable[[BaseException], None]
     """Tells the operator about an exception that nobody expected: type and place, never a value."""
-    tunnels: set[Tunnel] = field(default_factory=set)
-    """Every open WebSocket: each enters and leaves by itself, the front sweeps them."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin what has to be awaited; it is cancelled when the worker closes."""

@@ -124,14 +124,16 @@ class Tunnel:
         self._close_by_s = 0.0
         self._is_over = False
         self._wire: Wire
+        self._known: set[Tunnel]
         self._stream = UpstreamStream(pinned.connection, self)
 
     # -- from the shell -------------------------------------------------------------------------
 
-    def attach(self, wire: Wire, rest: bytes) -> None:
-        """The client was told; `rest` is what the upstream sent behind its 101."""
+    def attach(self, wire: Wire, rest: bytes, known: set[Tunnel]) -> None:
+        """The client was told; `rest` is what the upstream sent behind its 101. `known` is the front's, until the end."""
         self._wire = wire
-        self._shared.tunnels.add(self)
+        self._known = known
+        known.add(self)
         if rest:
             self.on_upstream_bytes(rest)
 
@@ -237,7 +239,7 @@ class Tunnel:
     def _finish(self, reason: str | None, error: RuledError | None) -> None:
         self._is_over = True
         shared = self._shared
-        shared.tunnels.discard(self)
+        self._known.discard(self)
         self._stream.close()
         walk = self._walk
         code = ABNORMAL if self._first is None else self._first.close_code

@@ -15,6 +15,7 @@ from edge.front.deadlines import Deadlines
 from edge.front.heads import KnownBlocks, KnownHeads
 from edge.model.http import RawField
 from edge.pipeline import Gateway
+from edge.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edge.front.http2_stream import Stream
@@ -48,6 +49,8 @@ class Front:
         self.shared = shared
         self.deadlines = deadlines
         self.connections: set[Connection] = set()
+        self.tunnels: set[Tunnel] = set()
+        """Every open WebSocket that began here; each leaves by itself."""
         self._protocol = protocol
         self.take_http2: Callable[[asyncio.Transport], object] | None = None
         """Given each connection that chose `h2` with what it counts for, before a byte of it was read. None: not offered."""
@@ -69,8 +72,8 @@ class Front:
         self._gateway = gateway
         self.heads.clear()
         self.blocks.clear()
-        if self.shared.tunnels:
-            self.shared.spawn(tunnels.reconsider(self.shared, gateway))
+        if self.tunnels:
+            self.shared.spawn(tunnels.reconsider(self.tunnels, gateway))
 
     def __call__(self) -> asyncio.Protocol:
         return self._protocol(self)
@@ -88,7 +91,7 @@ class Front:
         now_s = self.shared.loop.time()
         for connection in list(self.connections):
             connection.check_deadline(now_s)
-        tunnels.sweep(self.shared)
+        tunnels.sweep(self.tunnels, now_s)
 
     def begin_retire(self) -> None:
         """Another process takes the new connections: whoever is answered here from now on is told to connect anew.
@@ -100,7 +103,7 @@ class Front:
     def begin_drain(self) -> None:
         """Idle connections close now, busy ones after the answer under way; WebSockets are told to go."""
         self.is_draining = True
-        tunnels.drain(self.shared)
+        tunnels.drain(self.tunnels)
         for connection in list(self.connections):
             connection.close_if_idle()
 

@@ -1,35 +1,35 @@
-"""What the front does with all WebSockets that are open, whichever shell they came through."""
+"""What a front does with all its WebSockets that are open, whichever shell they came through."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 
-from edge.downstream import Shared
 from edge.pipeline import Gateway
-from edge.tunnel import Ending
+from edge.tunnel import Ending, Tunnel
 
 _TURN = 32
 """WebSockets that are reconsidered before somebody else has a turn: each may cost a signature."""
 
 
-def sweep(shared: Shared) -> None:
+def sweep(tunnels: Collection[Tunnel], now_s: float) -> None:
     """End what has lasted long enough."""
-    if shared.tunnels:
-        now_s, wall_ns = shared.loop.time(), time.time_ns()
-        for tunnel in list(shared.tunnels):
+    if tunnels:
+        wall_ns = time.time_ns()
+        for tunnel in list(tunnels):
             tunnel.check(now_s, wall_ns)
 
 
-def drain(shared: Shared) -> None:
+def drain(tunnels: Collection[Tunnel]) -> None:
     """Tell every client to go (1001)."""
-    for tunnel in list(shared.tunnels):
+    for tunnel in list(tunnels):
         tunnel.cut(Ending.DRAINING)
 
 
-async def reconsider(shared: Shared, gateway: Gateway) -> None:
+async def reconsider(tunnels: Collection[Tunnel], gateway: Gateway) -> None:
     """Another generation serves: what it would not let begin ends."""
-    for count, tunnel in enumerate(list(shared.tunnels)):
+    for count, tunnel in enumerate(list(tunnels)):
         if count % _TURN == _TURN - 1:
             await asyncio.sleep(0)
         await tunnel.reconsider(gateway)

@@ -50,7 +50,7 @@ class WebSocket(Connection):
         """Say 101; `rest` is what the upstream said behind its own, `pending` what the client did not wait with."""
         self._transport.resume_reading()  # too much of that, and it was paused
         self._transport.write(head)
-        self._tunnel.attach(self, rest)
+        self._tunnel.attach(self, rest, self._front.tunnels)
         if pending:
             self._tunnel.on_body(pending)
 

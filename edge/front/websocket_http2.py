@@ -53,7 +53,7 @@ class _Call:
         """The upstream switched."""
         self._tunnel = tunnel
         self._stream.send_head(200, fields, None, has_body=True)
-        tunnel.attach(self._stream, rest)
+        tunnel.attach(self._stream, rest, self._stream.front.tunnels)
         self._stream.flush()
         self._stream.pause_body(is_paused=False)
 
