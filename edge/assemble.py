@@ -25,6 +25,7 @@ from edge.accept.tls import presented_chain, upstream_context
 from edge.audit.recorder import Recorder
 from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
+from edge.authn.mtls import ClientTrust
 from edge.authz import policies, schema
 from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
@@ -80,7 +81,7 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
     return Gateway(
         routes=table.compile(config.routes, config.listeners.public.hosts),
-        authenticator=Authenticator(config.issuers, key_sets),
+        authenticator=Authenticator(config.issuers, key_sets, client_trust(config)),
         authorizer=Authorizer(config.policies),
         limiter=Limiter(config.limits, shared.store),
         shed=shared.shed,
@@ -90,6 +91,14 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
         problem_base=config.problem_base,
         security_fields=_security_fields(config.listeners.public),
     )
+
+
+def client_trust(config: Config) -> ClientTrust | None:
+    """Whom the services listener believes; None where it is not opened."""
+    if "services" not in config.opened:
+        return None
+    bundle = Bundle.parse(config.identity.bundle)
+    return ClientTrust(config.trust_domain, bundle.anchors, bundle.intermediates, bundle.role_issuers)
 
 
 def build_control(

@@ -68,6 +68,8 @@ class Gauge(IntEnum):
     RSS_BYTES = 13
     TIMER_FAILURES = 14
     RETIRING = 15
+    SERVICES_CONNECTIONS = 16
+    ENROL_CONNECTIONS = 17
 
 
 class Labels(NamedTuple):

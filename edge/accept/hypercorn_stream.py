@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, StreamBuffer
 
 from edge.model.http import RawField
-from edge.model.identity import Peer
+from edge.model.identity import Peer, tls_extension
 
 STATE = "edge"
 """Where in the ASGI `scope["state"]` the stream is."""
@@ -128,6 +128,7 @@ class Tasks(TaskGroup):
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
         stream: Stream = scope["state"][STATE]
+        scope["extensions"]["tls"] = tls_extension(stream.peer)
         self.spawn(_call, app, scope, stream, send)
         return stream.put
 

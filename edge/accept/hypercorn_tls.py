@@ -3,6 +3,7 @@
 The connection's transport is given a `StreamReaderProtocol`, and Hypercorn's `TCPServer` does the rest with the protocol of
 `hypercorn_h2`. What touches Hypercorn's inside stands in the three files `hypercorn_*` of this room and nowhere else; its
 minor version is pinned, and tests/edge/accept/test_hypercorn_tls.py fails when one of the things relied on moves.
+Hypercorn tells an application nothing of a client's certificate; here `scope["extensions"]["tls"]` does, as ASGI has it.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ def peer_of(transport: Transport) -> Peer:
     ssl_object = transport.get_extra_info("ssl_object")
     cipher = transport.get_extra_info("cipher")
     version = ssl_object.version() if ssl_object is not None and hasattr(ssl_object, "version") else None
+    client = getattr(ssl_object, "edge_client", None)
     return Peer(
         ip=ip,
         port=port,
@@ -47,4 +48,7 @@ def peer_of(transport: Transport) -> Peer:
         sni=getattr(ssl_object, "edge_sni", None),
         tls_version=version or "",
         tls_cipher=str(cipher[0]) if isinstance(cipher, tuple) else "",
+        spiffe_id=client.spiffe_id if client is not None else None,
+        certificate_sha256=client.sha256 if client is not None else None,
+        chain=client.chain if client is not None else (),
     )

@@ -1,4 +1,4 @@
-"""TLS contexts: for the public listener and for dialling upstreams, all of them bare `SSLContext`s.
+"""TLS contexts: for the public listener, for those of the control plane, for dialling upstreams; all bare `SSLContext`s.
 
 Bare, because `create_default_context` honours SSLKEYLOGFILE and loads the system's trust store (attacks P47). Key material
 arrives as bytes, read once with the rest of the configuration; OpenSSL only takes files, so it passes through an unnamed
@@ -12,6 +12,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -24,6 +25,8 @@ from edge.accept.client_hello import (
     ClientHello,
     HelloReader,
 )
+from edge.errors import CredentialMissing, CredentialRejected, MalformedRequest, Refusal
+from edge.model.identity import ClientCertificate
 
 _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 """TLS 1.2 with forward secrecy and AEAD only; TLS 1.3 has nothing weaker. The level refuses SHA-1 and keys below 112 bits."""
@@ -49,6 +52,10 @@ class Shown:
     """One or two key types; of those of one type the first is shown."""
 
 
+REFUSED: ContextVar[Callable[[ssl.SSLError], None] | None] = ContextVar("edge_handshake_refused", default=None)
+"""Told why a handshake fails that was begun in this context. The loops tell nobody: by then the first error is lost."""
+
+
 class _Direct(ssl.SSLObject):
     """`read`, `write` and `pending` are OpenSSL's own: the library's wrappers cost a frame per record and do nothing here."""
 
@@ -72,7 +79,10 @@ class _Accepted(_Direct):
     """Canonical server name; read by accept/peer when the handshake is done."""
     edge_hello: ClientHello | None = None
     """The one that the name callback is about to judge."""
+    edge_client: ClientCertificate | None = None
+    """Who the client proved to be; set by the front before anything is read, read by accept/peer."""
     _failure: ssl.SSLError | None = None
+    _refused: Callable[[ssl.SSLError], None] | None = None
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
     _reader: HelloReader
@@ -81,6 +91,7 @@ class _Accepted(_Direct):
     def _create(cls, incoming: Any, outgoing: Any, *arguments: Any, **named: Any) -> Any:
         session = super()._create(incoming, outgoing, *arguments, **named)
         session._incoming, session._outgoing, session._reader = incoming, outgoing, HelloReader()
+        session._refused = REFUSED.get()
         return session
 
     def do_handshake(self) -> None:
@@ -93,7 +104,10 @@ class _Accepted(_Direct):
             raise
         except ssl.SSLError as exc:
             self._failure = exc
+            if self._refused is not None:
+                self._refused(exc)
             raise ssl.SSLWantReadError from exc
+        self._refused = None
         del self._reader, self._incoming, self._outgoing  # nobody shakes hands twice
 
     def _look(self) -> None:
@@ -160,10 +174,56 @@ def _public_context(pairs: Sequence[Pair], alpn: Sequence[str]) -> ssl.SSLContex
     return context
 
 
+def control_context(pair: Pair, client_anchors_pem: bytes | None) -> ssl.SSLContext:
+    """TLS for the services listener, where a client certificate is required, and for enrol, where none is asked for.
+
+    1.3 only, and without tickets: a resumed session would carry yesterday's proof past a revocation (attacks P29, P42).
+    `client_anchors_pem`: whom OpenSSL believes about clients; None: clients are not asked. Any server name will do: there is
+    one application behind it, and services reach it by address.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Accepted
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    alpn = ("h2", "http/1.1")
+    context.set_alpn_protocols(list(alpn))
+    load_chain(context, pair.chain_pem, pair.key_pem)
+    context.sni_callback = _sni_callback(None, frozenset(name.encode("ascii") for name in alpn))
+    if client_anchors_pem is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cadata=client_anchors_pem.decode("ascii"))
+    return context
+
+
+# X509_V_ERR_* of OpenSSL → a rule of `pki.profile.RULES`.
+_VERIFY_RULES = {
+    9: "not-yet-valid",
+    10: "expired",
+    23: "revoked",
+    26: "extended-key-usage",
+    66: "key-type",
+    67: "key-type",
+}
+
+
+def handshake_refusal(error: ssl.SSLError) -> Refusal:
+    """Why a handshake was refused, in the words of the access log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CredentialRejected(_VERIFY_RULES.get(error.verify_code, "untrusted"), error.verify_message)
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return CredentialMissing("client-certificate")
+    return MalformedRequest("tls-handshake", error.reason or "")
+
+
 def _sni_callback(
-    contexts: dict[str, ssl.SSLContext], protocols: frozenset[bytes]
+    contexts: dict[str, ssl.SSLContext] | None, protocols: frozenset[bytes]
 ) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
-    """Called for each ClientHello that OpenSSL understood, also for one without a name; gives the alert that ends it."""
+    """Called for each ClientHello that OpenSSL understood, also for one without a name; gives the alert that ends it.
+
+    `contexts` None: any name will do.
+    """
 
     def check(handshake: ssl.SSLObject, raw_name: str | None, _: ssl.SSLContext) -> int | None:
         hello: ClientHello | None = handshake.edge_hello  # type: ignore[attr-defined]
@@ -174,7 +234,7 @@ def _sni_callback(
             return NO_APPLICATION_PROTOCOL
         name = canonical_sni(raw_name)
         handshake.edge_sni = name  # type: ignore[attr-defined]
-        if name is not None:
+        if name is not None and contexts is not None:
             chosen = contexts.get(name)
             if chosen is None:
                 return UNRECOGNIZED_NAME

@@ -94,7 +94,7 @@ FIELDS: Mapping[str, str] = {
     "http.request.method": "method of the request",
     "http.request.body.bytes": "bytes of the request's body that were read",
     "websocket.close_code": "of the Close that ended a WebSocket; 1005 without a code, 1006 without a Close",
-    "http.response.status_code": "status sent downstream; 0 when the downstream left first",
+    "http.response.status_code": "status sent; 499 when it left first, 495 or 496 when its certificate was refused",
     "http.response.body.bytes": "bytes of the answer's body that were sent",
     "url.domain": "host of the request",
     "url.path_hash": "keyed hash of the canonical path (`audit.paths: hashed`)",

@@ -293,7 +293,8 @@ class Recorder:
         parts = [f'"authentication.method":{text(principal.method, CAP_NAME)},']
         if not principal.is_anonymous:
             parts.append(f'"user.hash":"{pseudonym(self._key, principal.issuer, principal.subject)}",')
-            parts.append(f'"jwt.iss":{text(principal.issuer)},')
+            if principal.issuer:
+                parts.append(f'"jwt.iss":{text(principal.issuer)},')
             for name, value in (
                 ("organization.id", principal.tenant),
                 # A client that acts for itself is its own subject (RFC 9068 §5): named here, it would undo `user.hash`.

@@ -14,8 +14,13 @@ from collections.abc import Callable, Mapping
 
 from edge.authn.jwt import JwtMethod
 from edge.authn.method import Materials, Method
+from edge.authn.mtls import MtlsMethod
 
 METHODS: Mapping[str, Callable[[Materials], Method]] = {
     "jwt": JwtMethod,
+    "mtls": MtlsMethod,
 }
 """Name in a route's `auth:` → how to build the method."""
+
+PUBLIC_METHODS = frozenset(METHODS) - {"mtls"}
+"""What routes.yaml may name: the public listener asks nobody for a certificate, so `mtls` there would refuse everybody."""

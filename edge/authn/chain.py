@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from edge.authn import METHODS
 from edge.authn.issuer import IssuerSettings
 from edge.authn.method import NOT_PRESENT, KeySource, Materials, Method
+from edge.authn.mtls import ClientTrust
 from edge.errors import CredentialMissing
 from edge.model.decision import Need
 from edge.model.http import Request
@@ -27,8 +28,10 @@ class Authenticator:
 
     __slots__ = ("_chains", "_materials", "_methods")
 
-    def __init__(self, issuers: Sequence[IssuerSettings], key_source: KeySource) -> None:
-        self._materials = Materials(tuple(issuers), key_source)
+    def __init__(
+        self, issuers: Sequence[IssuerSettings], key_source: KeySource, client_trust: ClientTrust | None = None
+    ) -> None:
+        self._materials = Materials(tuple(issuers), key_source, client_trust)
         # Both grow to what the routes name and no further. Owner: this object; one event loop, no lock.
         self._methods: dict[str, Method] = {}
         self._chains: dict[tuple[str, ...], tuple[Method, ...]] = {}

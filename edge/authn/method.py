@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from edge.authn.issuer import IssuerSettings
 from edge.authn.keys import KeySet
 from edge.model.decision import Need
 from edge.model.http import Request
 from edge.model.identity import Peer, Principal
+
+if TYPE_CHECKING:
+    from edge.authn.mtls import ClientTrust
 
 
 class Absence(Enum):
@@ -58,3 +61,5 @@ class Materials:
 
     issuers: Sequence[IssuerSettings]
     key_source: KeySource
+    client_trust: ClientTrust | None = None
+    """None: no listener asks for client certificates."""

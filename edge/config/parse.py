@@ -72,7 +72,7 @@ def parse(sources: Sources) -> Config:
         dns_suffixes=edge.dns_suffixes if edge.dns_suffixes is not None else (".internal", edge.trust_domain),
         bundle_hash=sources.bundle_hash,
         unissued=_unissued(listeners.public, identity),
-        warnings=tuple(_warnings(listeners, issuers, found_routes)),
+        warnings=tuple(_warnings(listeners, identity, issuers, found_routes)),
         certificates=(*certificates.identity_facts(identity, edge_document), *shown.certificates),
     )
 
@@ -265,11 +265,13 @@ def _unissued(public: PublicListener, identity: Identity) -> tuple[str, ...]:
     return tuple(name for name, found in names.items() if not found)
 
 
-def _warnings(listeners: Listeners, issuers: tuple[IssuerSettings, ...], found: routes.Routes) -> Iterator[str]:
+def _warnings(
+    listeners: Listeners, identity: Identity, issuers: tuple[IssuerSettings, ...], found: routes.Routes
+) -> Iterator[str]:
     """What is legal and surprises."""
-    later = [name for name in listeners.order if name in ("services", "enrol")]
-    if later:
-        yield f"listeners.{' and '.join(later)}: accepted, but not opened by this version"
+    closed = [name for name in listeners.order if name in ("services", "enrol")] if identity.outside else []
+    if closed:
+        yield f"listeners.{' and '.join(closed)}: accepted, but not opened: with identity: there is no CA to enrol with"
     if listeners.public.uncovered and listeners.public.uncovered != listeners.public.hosts:  # else it is a finding
         yield f"listeners.public.tls: no certificate is for {', '.join(listeners.public.uncovered)}"
     if not issuers and any("jwt" in route.auth for route in found.sound):

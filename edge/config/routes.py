@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge.authn import METHODS as AUTHENTICATION
+from edge.authn import PUBLIC_METHODS as AUTHENTICATION
 from edge.config.document import Document, Step
 from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, WebSocketShape, parse_endpoint
 from edge.config.services import Grants, Mesh, canonical_hosts, pattern, unknown_host, unserved_host

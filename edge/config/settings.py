@@ -120,5 +120,13 @@ class Config:
     warnings: tuple[str, ...]
     certificates: tuple[CertificateFacts, ...]
 
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """Listeners that are opened, in the order of the file. An outside authority leaves nothing for services and enrol to
+        do: there is no CA of ours to enrol with (design: `identity:`)."""
+        return tuple(
+            name for name in self.listeners.order if not (self.identity.outside and name in ("services", "enrol"))
+        )
+
     def grant(self, service: str) -> Grant | None:
         return next((grant for grant in self.grants if grant.service == service), None)

@@ -5,6 +5,7 @@ to this process and recorded by the same line. Whoever gets to a handler was adm
 
     request.scope["edge.principal"]   who (model.identity.Principal); authn/ made it, no header can
     request.scope["edge.peer"]        the connection; `chain` holds a client's certificate and what came with it, DER
+                                      (in PEM: scope["extensions"]["tls"]["client_cert_chain"], as ASGI has it)
     request.scope["edge.params"]      what the path captured
     request.scope["edge.decision"]    the decision id, X-Request-Id of the answer
 

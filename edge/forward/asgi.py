@@ -22,7 +22,7 @@ from edge.forward.fields import HOP_BY_HOP, MANAGED, upstream_path
 from edge.forward.http1 import Receiver
 from edge.model.decision import Admission
 from edge.model.http import RawField, Request
-from edge.model.identity import Peer
+from edge.model.identity import Peer, tls_extension
 
 AsgiScope = MutableMapping[str, Any]
 AsgiEvent = MutableMapping[str, Any]
@@ -162,7 +162,7 @@ def asgi_scope(admission: Admission, request: Request, peer: Peer, decision_id: 
         "headers": [(name, value) for name, value in request.fields if name not in dropped],
         "client": (peer.ip, peer.port),
         "server": None,
-        "extensions": {},
+        "extensions": {"tls": tls_extension(peer)},
         "edge.principal": admission.permit.principal,
         "edge.peer": peer,
         "edge.params": match.params,

@@ -6,6 +6,17 @@ from edge.front.gate import Gate
 from edge.front.http1 import Http1
 from edge.front.http2 import Http2
 from edge.front.hypercorn import HypercornHttp2
+from edge.front.proof import Doorkeeper, Proof
 from edge.front.websocket_http2 import take_tunnel
 
-__all__ = ["Deadlines", "Front", "Gate", "Http1", "Http2", "HypercornHttp2", "take_tunnel"]
+__all__ = [
+    "Deadlines",
+    "Doorkeeper",
+    "Front",
+    "Gate",
+    "Http1",
+    "Http2",
+    "HypercornHttp2",
+    "Proof",
+    "take_tunnel",
+]

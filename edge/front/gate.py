@@ -1,4 +1,4 @@
-"""The public listener before TLS: whose turn it is not is turned away before a handshake costs anything.
+"""A listener before TLS: whose turn it is not is turned away before a handshake costs anything.
 
 A handshake is the dearest thing a stranger can ask for (a signature), and one that never ends holds memory and a descriptor
 until its deadline. So the budgets by address (`accept/shed`) are asked when the kernel hands over the connection, and what is
@@ -13,6 +13,7 @@ import ssl
 
 from edge.accept.peer import prefix_of
 from edge.front.front import Front
+from edge.front.proof import Doorkeeper
 
 _BACKLOG = 4096
 _AT_ONCE = 64
@@ -24,8 +25,12 @@ _REST_S = 0.5
 class Gate:
     """Accepts on one bound socket, which it owns. `close` leaves what waits in the kernel's queue to whoever shares it."""
 
-    def __init__(self, front: Front, listening: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, front: Front, listening: socket.socket, context: ssl.SSLContext, keeper: Doorkeeper | None = None
+    ) -> None:
+        """`keeper` proves who connects; None: nobody is asked."""
         self._front = front
+        self._keeper = keeper
         self._listening = listening
         self._context = context
         self._loop = front.shared.loop
@@ -60,21 +65,24 @@ class Gate:
                 self._loop.call_later(_REST_S, self._watch)
                 return
             prefix = prefix_of(str(address[0]))
-            if not shared.shed.open(prefix):
+            keeper = self._keeper
+            if (keeper is not None and not keeper.may_knock(prefix)) or not shared.shed.open(prefix):
                 connection.close()
                 continue
             connection.setblocking(False)
-            task = self._loop.create_task(self._shake_hands(connection, prefix))
+            task = self._loop.create_task(self._shake_hands(connection, prefix, address))
             shared.tasks.add(task)
             task.add_done_callback(shared.tasks.discard)
 
-    async def _shake_hands(self, connection: socket.socket, prefix: str) -> None:
+    async def _shake_hands(self, connection: socket.socket, prefix: str, address: tuple[str, int]) -> None:
         """Ends when the connection is the front's, which then gives back what it counts for."""
-        front = self._front
+        front, keeper = self._front, self._keeper
         is_done = False
+        if keeper is not None:
+            keeper.listen(address)
         try:
             await self._loop.connect_accepted_socket(
-                front, connection, ssl=self._context, ssl_handshake_timeout=front.deadlines.handshake_s
+                keeper or front, connection, ssl=self._context, ssl_handshake_timeout=front.deadlines.handshake_s
             )
             is_done = True
         except OSError:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """What a client proved itself with in its handshake."""
+
+    spiffe_id: str
+    sha256: str
+    """Of the leaf, hexadecimal."""
+    chain: tuple[bytes, ...]
+    """As presented, leaf first, DER."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +37,21 @@ class Peer:
     chain: tuple[bytes, ...] = ()
     """What the client presented, leaf first, DER; empty when the listener does not ask. OpenSSL proved it in the handshake;
     who it is, `authn.mtls` proves again at each request, because certificates end and trust changes under a connection."""
+
+
+_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+def tls_extension(peer: Peer) -> dict[str, object]:
+    """What ASGI's TLS extension (0.2) says of a connection: `scope["extensions"]["tls"]`, certificates in PEM, leaf first."""
+    return {
+        "server_cert": None,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in peer.chain],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(peer.tls_version),
+        "cipher_suite": None,
+    }
 
 
 class Lapsing(Protocol):

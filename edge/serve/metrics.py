@@ -23,6 +23,8 @@ _BOUNDS = (*(f"{bound:g}" for bound in BOUNDS_S), "+Inf")
 
 WORKER_GAUGES: dict[str, tuple[Gauge, int, str]] = {
     "edge_downstream_connections": (Gauge.CONNECTIONS, 1, "Open connections of the public listener."),
+    "edge_services_connections": (Gauge.SERVICES_CONNECTIONS, 1, "Open connections of the services listener."),
+    "edge_enrol_connections": (Gauge.ENROL_CONNECTIONS, 1, "Open connections of the enrol listener."),
     "edge_upstream_connections": (Gauge.UPSTREAM_CONNECTIONS, 1, "Open connections to upstreams."),
     "edge_upstream_idle_connections": (Gauge.UPSTREAM_IDLE, 1, "Of these, waiting for work."),
     "edge_audit_ring_free_slots": (Gauge.RING_FREE, 1, "Slots of the access log's ring that are free."),

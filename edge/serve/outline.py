@@ -27,7 +27,7 @@ class Outline(msgspec.Struct, frozen=True):
     trust_domain: str
     state: str
     listeners: tuple[tuple[str, str, int], ...]
-    """(name, host, port) in the order of the file."""
+    """(name, host, port) of those that are opened, in the order of the file."""
     workers: int
     store: str
     """`EMBEDDED`, or a fingerprint of the server's settings: it is only compared."""
@@ -114,7 +114,7 @@ def watched_files(sources: Sources) -> list[Path]:
 def outline_of(config: Config, sources: Sources) -> Outline:
     """Pick the facts."""
     listeners = []
-    for name in config.listeners.order:
+    for name in config.opened:
         listener = getattr(config.listeners, name)
         listeners.append((name, listener.bind[0], listener.bind[1]))
     store = EMBEDDED if config.store is None else _fingerprint(f"{config.store!r} {config.store.password!r}")

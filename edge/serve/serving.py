@@ -27,13 +27,14 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2, take_tunnel
+from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2, Proof, take_tunnel
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
 from edge.serve.ca_client import CaClient
+from edge.serve.doors import DOOR_GAUGES, Door, proofs
 from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
@@ -67,6 +68,8 @@ class Generation:
     gateway: Gateway
     control: Mapping[str, Gateway]
     """Listener → its routes to this process, under their own policies; without the public one."""
+    proofs: Mapping[str, Proof]
+    """What `services` and `enrol` ask of who connects."""
 
 
 class Serving:
@@ -95,7 +98,13 @@ class Serving:
         front.take_tunnel = take_tunnel
         self._server: Gate | None = None
         self._admin: Admin | None = None
-        self._fronts: dict[str, Front] = {}  # of the control plane's listeners
+        self._admin_front: Front | None = None
+        self._doors = {
+            name: Door(name, boot.sockets[name], self._apps[name], Front(control, shared, deadlines, Http1))
+            for name, control in self.generation.control.items()
+            if name in self.generation.proofs
+        }
+        self._fronts = [front, *(door.front for door in self._doors.values())]
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
@@ -143,7 +152,7 @@ class Serving:
             )
             for name, application in self._applications.items()
         }
-        return Generation(digest(sources), config, gateway, control)
+        return Generation(digest(sources), config, gateway, control, proofs(config))
 
     async def _listen(self) -> None:
         public = self.generation.config.listeners.public
@@ -151,13 +160,15 @@ class Serving:
         if "admin" in self._boot.sockets:
             app = self._apps["admin"]
             health = Health(is_serving=lambda: self._server is not None, failing=self._failing)
-            front = self._fronts["admin"] = Front(
-                self.generation.control["admin"], self._shared, self._front.deadlines, Http1
-            )
+            front = Front(self.generation.control["admin"], self._shared, self._front.deadlines, Http1)
+            self._admin_front = front
             plane = DataPlane(front, self._applications["admin"], health)
             app.asgi_app = plane  # type: ignore[method-assign, assignment]
             self._admin = Admin(app, sockets.borrow(self._boot.sockets["admin"]))
             self._timers.every(_SWEEP_S, "admin deadlines", plane.sweep)
+        for name, door in self._doors.items():
+            door.open(self.generation.proofs[name])
+            self._timers.every(_SWEEP_S, f"{name} deadlines", door.sweep)
         self._timers.every(_SWEEP_S, "deadlines", self._front.sweep)
         self._timers.every(_SWEEP_S, "stream deadlines", self._streams.sweep)
         self._timers.every(_FLUSH_S, "summaries", self._flush)
@@ -188,8 +199,10 @@ class Serving:
         if candidate is None:
             return before.digest
         self._front.gateway = candidate.gateway
-        for name, front in self._fronts.items():
-            front.gateway = candidate.control[name]
+        if self._admin_front is not None:
+            self._admin_front.gateway = candidate.control["admin"]
+        for name, door in self._doors.items():
+            door.adopt(candidate.control[name], candidate.proofs[name])
         assemble.adopt(candidate.gateway, self._shared, before.gateway)
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public
@@ -210,21 +223,32 @@ class Serving:
         if server is not None:
             server.close()
         self._is_retiring = True
-        self._front.begin_retire()
+        for door in self._doors.values():
+            door.close()
+        for front in self._fronts:
+            front.begin_retire()
         self._show()
         await asyncio.sleep(_HANDSHAKES_S)
-        if not await self._front.emptied(RETIRE_S - _HANDSHAKES_S):
-            self._front.begin_drain()
-            await self._front.emptied(FINISH_S)
+        if not await self._emptied(RETIRE_S - _HANDSHAKES_S):
+            for front in self._fronts:
+                front.begin_drain()
+            await self._emptied(FINISH_S)
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        return all(await asyncio.gather(*(front.emptied(timeout_s) for front in self._fronts)))
 
     async def drain(self) -> bool:
         """Finish what is in flight, at most `drain_s`; True when nothing had to be cut. Then close everything."""
         self._is_draining = True
         if self._server is not None:
             self._server.close()
-        self._boot.sockets["public"].close()  # the inherited one; the supervisor closes its own
-        self._front.begin_drain()
-        clean = await self._front.drained(self._front.deadlines.drain_s)
+        for door in self._doors.values():
+            door.close()
+        for name in ("public", *self._doors):
+            self._boot.sockets[name].close()  # the inherited one; the supervisor closes its own
+        for front in self._fronts:
+            front.begin_drain()
+        clean = all(await asyncio.gather(*(front.drained(front.deadlines.drain_s) for front in self._fronts)))
         await self._timers.close()
         self._shared.recorder.flush_summaries(time.time_ns() + 1_000_000_000)  # also the second that is not over
         if self._admin is not None:
@@ -265,6 +289,8 @@ class Serving:
         shared, ring, show = self._shared, self._boot.ring, self._shared.observer.show
         used = resource.getrusage(resource.RUSAGE_SELF)
         show(Gauge.CONNECTIONS, len(self._front.connections))
+        for name, which in DOOR_GAUGES.items():
+            show(which, len(self._doors[name].front.connections) if name in self._doors else 0)
         show(Gauge.UPSTREAM_CONNECTIONS, shared.pool.open_connections)
         show(Gauge.UPSTREAM_IDLE, shared.pool.idle_connections)
         show(Gauge.RING_FREE, ring.free_slots)

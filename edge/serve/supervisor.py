@@ -58,8 +58,6 @@ _NOTARY_WITHIN_S = 60.0
 _WORKERS_WITHIN_S = 60.0
 _WATCH_WITHIN_S = 2.0
 _CA_WITHIN_S = 25.0
-OPENED = ("public", "admin")
-"""Listeners this version opens; `services` and `enrol` are accepted in the file."""
 
 
 class _Stop(Exception):
@@ -159,8 +157,7 @@ class Supervisor:
             current = self._read()
         outline = current.outline
         for name, host, port in outline.listeners:
-            if name in OPENED:
-                self._listeners[name] = sockets.bind(name, (host, port), outline.workers)
+            self._listeners[name] = sockets.bind(name, (host, port), outline.workers)
         self._board = Board(outline.workers)
         self._board.tell(Fact.STARTED_S, int(time.time()))
         self._in_force()

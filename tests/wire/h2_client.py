@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from tests.wire.rig import Answer, Listening
+from tests.wire.rig import Answer, Listening, client_context
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -40,8 +40,7 @@ class H2Client:
     def __init__(
         self, gateway: Listening, server_name: str | None = "localhost", *, window: int = 1 << 24, acks: bool = True
     ) -> None:
-        context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        context = client_context(gateway, "h2", "http/1.1")
         if server_name is None:
             context.check_hostname = False
         raw = socket.create_connection(("127.0.0.1", gateway.public), 5)

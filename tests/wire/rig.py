@@ -78,16 +78,37 @@ class Answer:
 class Listening(Protocol):
     """A gateway, or what is left of one."""
 
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def public(self) -> int:
+        """The port."""
+
+
+@dataclass(frozen=True)
+class Doorway:
+    """Another listener of a gateway, and the certificate that its clients show: `chain.pem` and `key.pem` of a directory."""
+
     directory: Path
     public: int
+    identity: Path | None = None
+
+
+def client_context(gateway: Listening, *alpn: str) -> ssl.SSLContext:
+    """Trusts the gateway's CA, and shows a certificate where the way leads through a doorway that asks for one."""
+    context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
+    context.set_alpn_protocols(list(alpn))
+    if isinstance(gateway, Doorway) and gateway.identity is not None:
+        context.load_cert_chain(gateway.identity / "chain.pem", gateway.identity / "key.pem")
+    return context
 
 
 class Client:
     """A TLS socket on which a test writes bytes."""
 
     def __init__(self, gateway: Listening, server_name: str | None = "localhost") -> None:
-        context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
-        context.set_alpn_protocols(["http/1.1"])
+        context = client_context(gateway, "http/1.1")
         if server_name is None:
             context.check_hostname = False
         raw = socket.create_connection(("127.0.0.1", gateway.public), 5)

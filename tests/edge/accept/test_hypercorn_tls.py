@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ssl
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +13,14 @@ import h2.connection
 import pytest
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.typing import ConnectionState
 
 from edge.accept.hypercorn_h2 import EdgeH2
-from edge.accept.hypercorn_stream import Buffer, Stream, Tasks, stream_of
+from edge.accept.hypercorn_stream import STATE, Buffer, Stream, Tasks, stream_of
 from edge.accept.hypercorn_tls import Server, hypercorn_config
 from edge.model.identity import Peer
 
@@ -106,6 +110,37 @@ def test_a_scope_that_was_not_made_here_holds_no_stream() -> None:
     scopes: list[dict[str, object]] = [{}, {"state": {}}, {"state": {"edge": {"head": []}}}]
     for scope in scopes:
         assert stream_of(scope) is None
+
+
+def test_the_application_is_told_of_the_client_certificate_where_asgi_says() -> None:
+    peer = replace(PEER, chain=(b"leaf", b"intermediate"), tls_version="TLSv1.3")
+    told: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, send: Any, *_: Any) -> None:
+        told.append(scope["extensions"]["tls"])
+
+    async def scene() -> None:
+        wire = Wire()
+        wire.peer = peer
+        stream = Stream(wire, 1, [], has_body=False)
+        config, context = hypercorn_config(), WorkerContext(None)
+        async with Tasks(asyncio.get_running_loop()) as group:
+            sent: list[Any] = []
+
+            async def send(event: Any) -> None:
+                sent.append(event)
+
+            served = HTTPStream(app, config, context, group, True, None, ("", 0), send, 1)  # type: ignore[arg-type]
+            await served.handle(
+                Request(
+                    stream_id=1, headers=[], http_version="2", method="GET", raw_path=b"/",
+                    state=ConnectionState({STATE: stream}),
+                )
+            )  # fmt: skip
+
+    asyncio.run(scene())
+    assert [ssl.PEM_cert_to_DER_cert(pem) for pem in told[0]["client_cert_chain"]] == [b"leaf", b"intermediate"]
+    assert told[0]["tls_version"] == 0x0304
 
 
 async def _events(*events: dict[str, object]) -> tuple[Stream, Wire]:

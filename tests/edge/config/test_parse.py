@@ -46,7 +46,7 @@ def test_listeners_keep_their_order_and_hosts_their_one_spelling() -> None:
     assert config.listeners.enrol is not None
     assert (config.listeners.public.bind, config.listeners.enrol.bind) == (("127.0.0.1", 8443), ("::1", 0))
     assert config.listeners.services is None
-    assert config.warnings == ("listeners.enrol: accepted, but not opened by this version",)
+    assert (config.opened, config.warnings) == (("enrol", "public", "admin"), ())
 
 
 def test_http2_is_offered_unless_it_is_off() -> None:

@@ -72,6 +72,16 @@ def test_outside_identity_needs_no_authority_of_ours() -> None:
     assert config.unissued == ()
 
 
+def test_with_an_outside_identity_services_and_enrol_are_accepted_and_not_opened() -> None:
+    listeners = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n  enrol: {bind: "127.0.0.1:0"}\n'
+    config = parse(sources(OUTSIDE.replace("listeners:\n", listeners, 1), files=files()))
+    assert config.listeners.order[:2] == ("services", "enrol")
+    assert not {"services", "enrol"} & set(config.opened)
+    assert [each for each in config.warnings if "not opened" in each] == [
+        "listeners.services and enrol: accepted, but not opened: with identity: there is no CA to enrol with"
+    ]
+
+
 def test_outside_identity_without_server_auth_is_known_as_such() -> None:
     present = files(certificate(usages=[CLIENT]))
     assert not parse(sources(OUTSIDE, files=present)).identity.has_server_auth

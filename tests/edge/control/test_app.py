@@ -63,7 +63,7 @@ def test_a_row_is_a_whole_route(listener: str, row: ControlRoute) -> None:
     assert canonicalize(sample(pattern).encode(), encoded_slash=True).path == sample(pattern)
     assert f'Edge::Route::"{row.name}"' in row.policy
     assert bool(row.auth) != bool(row.open_because)
-    assert set(row.auth) <= set(METHODS) | {"mtls"}
+    assert set(row.auth) <= set(METHODS)
     assert [each.name for each in ROUTES[listener]].count(row.name) == 1
 
 

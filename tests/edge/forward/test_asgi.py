@@ -202,6 +202,7 @@ def test_the_application_is_told_who_is_proven_and_nothing_that_a_client_claims_
     told = scope("GET", *fields)
     assert told["headers"] == [(b"accept", b"*/*")]
     assert (told["edge.principal"], told["edge.peer"], told["edge.params"]) == (ANONYMOUS, PEER, {"id": "7"})
+    assert told["extensions"]["tls"]["client_cert_chain"] == []
     assert (told["path"], told["query_string"], told["edge.decision"]) == ("/a", b"q=1", "D1")
 
 

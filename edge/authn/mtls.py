@@ -1,0 +1,80 @@
+"""The client certificate of the connection → a principal: `Edge::Service`. No header has a part in it.
+
+OpenSSL proved in the handshake that the client holds the key of a chain that leads to our anchors. Who that is, is proven
+here by the second parser and our profile (`pki.svid`): one SPIFFE ID of our trust domain, of a role that may call, from the
+intermediate of that role. It is proven when the connection opens and again at each request, because under a connection that
+stays open certificates end, trust changes, and what is revoked grows (attacks P30).
+
+This is the only place that turns a `PkiError` about a client into a `CredentialRejected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from edge.authn.method import NOT_PRESENT, Materials, NotPresent
+from edge.errors import CredentialRejected
+from edge.model.http import Request
+from edge.model.identity import Peer, Principal
+from edge.model.recent import Recent
+from pki.errors import SvidRejected
+from pki.svid import VerifiedSvid, verify
+
+_REMEMBERED = 1024
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTrust:
+    """Whom we believe to say who a client is, as of one reload. Certificates are DER."""
+
+    trust_domain: str
+    anchors: tuple[bytes, ...]
+    intermediates: tuple[bytes, ...]
+    """Ours, for clients that show their leaf alone."""
+    role_issuers: Mapping[str, frozenset[bytes]]
+    roles: frozenset[str] = frozenset(("svc",))
+    """Who may call at all; a gateway's or an operator's certificate is no service's (attacks P09)."""
+
+    def prove(self, chain: Sequence[bytes], now_ns: int) -> VerifiedSvid:
+        """Who presented `chain` (leaf first, DER), at `now_ns` since the epoch.
+
+        Raises: CredentialRejected with a rule of `pki.profile.RULES`, or `role`.
+        """
+        try:
+            proven = verify(
+                [*chain, *self.intermediates],
+                anchors=self.anchors,
+                expected_id=None,
+                trust_domain=self.trust_domain,
+                usage="client",
+                now=datetime.fromtimestamp(now_ns / _NS, UTC),
+                role_issuers=self.role_issuers,
+            )
+        except SvidRejected as exc:
+            raise CredentialRejected(exc.rule, exc.detail) from exc
+        if proven.spiffe_id.role not in self.roles:
+            raise CredentialRejected("role", str(proven.spiffe_id))
+        return proven
+
+
+class MtlsMethod:
+    """`auth: [mtls]` of a control route."""
+
+    def __init__(self, materials: Materials) -> None:
+        self._trust = materials.client_trust
+        # The same principal for the same leaf, because decisions are remembered by the object. Owner: this object.
+        self._principals: Recent[bytes, Principal] = Recent(_REMEMBERED)
+
+    def authenticate(self, request: Request, peer: Peer, now_ns: int) -> Principal | NotPresent:
+        """Raises: CredentialRejected."""
+        if not peer.chain or self._trust is None:
+            return NOT_PRESENT
+        proven = self._trust.prove(peer.chain, now_ns)
+        principal = self._principals.find(proven.leaf_sha256)
+        if principal is None:
+            principal = Principal(method="mtls", issuer="", subject=str(proven.spiffe_id))
+            self._principals.put(proven.leaf_sha256, principal)
+        return principal
