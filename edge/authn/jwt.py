@@ -15,6 +15,7 @@ Bad tokens are not remembered: the sender could vary them without end, and whoev
 displace good ones. A verified one that has expired is, and costs a lookup. What is remembered stands under the whole
 `Authorization` value, so a hit is a hit on exactly the bytes that were verified; a dict compares bytes only when a keyed
 64-bit hash agrees, which leaves nothing to learn from timing. Its `Standing` is judged on every hit.
+What was read of a forged one stays with its head (`Request.memo`) for when that comes again; the verdict never does.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ _CANONICAL_PREFIX = b"Bearer "
 REMEMBERED_TOKENS = 10_000
 """About 15 MB when full of tokens of 600 bytes."""
 _TYPES = frozenset(("at+jwt", "application/at+jwt"))
+
+
+_Read = tuple[jws.UnverifiedJws, dict[str, Any], IssuerSettings]
+"""A well-formed token that nobody has verified, its claims, and the settings of the issuer it names."""
 
 
 class JwtMethod:
@@ -76,13 +81,31 @@ class JwtMethod:
             if standing.expires_ns <= now_ns:
                 raise CredentialRejected("expired")
             self._remembered.discard(raw)
-        answer = self._verify(raw_token, now_ns)
+        answer = self._verify(request, raw_token, now_ns)
         if isinstance(answer, Principal):
             self._remembered.put(raw, answer)
         return answer
 
-    def _verify(self, raw_token: bytes, now_ns: int) -> Principal | Need:
+    def _verify(self, request: Request, raw_token: bytes, now_ns: int) -> Principal | Need:
         """Steps 3 to 6 for a token that is not remembered."""
+        memo = request.memo
+        read: _Read | None = memo.get(self) if memo is not None else None
+        if read is None:
+            read = self._read(raw_token)
+        token, unverified_claims, settings = read
+        key = self._find_key(settings.issuer, token, now_ns)
+        if isinstance(key, Need):
+            return key
+        try:
+            jws.verify(token, key)
+        except CredentialRejected:
+            if memo is not None:
+                memo[self] = read  # for the same head again; its signature is judged anew each time
+            raise
+        return claim_rules.verified(unverified_claims, settings, key, now_ns)
+
+    def _read(self, raw_token: bytes) -> _Read:
+        """Steps 3 to 5, as far as they follow from the token's bytes and our settings alone."""
         token = jws.parse(raw_token)
         kind = token.unverified_kind
         if not isinstance(kind, str) or kind.lower() not in _TYPES:
@@ -94,11 +117,7 @@ class JwtMethod:
             raise CredentialRejected("issuer")
         if token.algorithm not in settings.algorithms:
             raise CredentialRejected("algorithm")
-        key = self._find_key(settings.issuer, token, now_ns)
-        if isinstance(key, Need):
-            return key
-        jws.verify(token, key)
-        return claim_rules.verified(unverified_claims, settings, key, now_ns)
+        return token, unverified_claims, settings
 
     def _find_key(self, issuer: str, token: jws.UnverifiedJws, now_ns: int) -> VerificationKey | Need:
         """Step 5."""

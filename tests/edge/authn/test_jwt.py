@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -234,6 +235,17 @@ def test_a_stale_key_verifies_nothing() -> None:
     stale = keys.parse(document, algorithms=("ES256",), valid_until_ns=NOW_NS)
     method = JwtMethod(materials(KeySourceInMemory({ISSUER: stale})))
     assert _rule(method, bearer(MINTER.good("alice"))) == "key-unknown"
+
+
+def test_a_forged_token_in_a_repeated_head_is_judged_anew_each_time() -> None:
+    other, source = signing_key(), KeySourceInMemory()
+    method = JwtMethod(materials(source))
+    asked = bearer(MINTER.sign(MINTER.claims("alice", []), key=other))
+    asked.memo = {}
+    assert [_rule(method, asked), _rule(method, asked)] == ["signature", "signature"]
+    published = json.dumps({"keys": [{**other.as_dict(private=False), "kid": KEY.kid}]}).encode()
+    source.sets[ISSUER] = keys.parse(published, algorithms=["ES256"], valid_until_ns=keys.NEVER_NS)
+    assert _principal(method, asked).subject == "alice"  # it was signed by the issuer's next key
 
 
 def test_bad_tokens_are_not_remembered() -> None:
