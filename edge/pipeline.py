@@ -19,7 +19,7 @@ from edge.authz.evaluate import Authorizer
 from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
 from edge.forward.asgi import AsgiApp
 from edge.forward.io_pool import UpstreamTrust
-from edge.limit.limiter import Asked, Limiter
+from edge.limit.limiter import Asked, Limiter, Plan
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer, Principal, Standing
@@ -66,6 +66,8 @@ class _Settled:
     sni: str | None
     standing: Standing
     permit: Permit
+    plan: Plan | None
+    """Of the limits, where they do not depend on the address."""
 
 
 def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | Need:
@@ -123,7 +125,7 @@ def _settle(gateway: Gateway, walk: Walk, permit: Permit) -> None:
     """Keep what the head alone decided, for the next time that the same bytes come."""
     memo, peer, standing = walk.request.memo, walk.peer, permit.principal.standing
     if memo is not None and permit.is_settled and standing is not None and peer.spiffe_id is None:
-        memo[gateway] = _Settled(peer.sni, standing, permit)
+        memo[gateway] = _Settled(peer.sni, standing, permit, gateway.limiter.plan(permit, peer))
 
 
 def _decide_again(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | None:
@@ -143,7 +145,7 @@ def _decide_again(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> A
     ):
         return None
     permit = settled.permit
-    admission = gateway.limiter.admit(permit, peer, mono_ns)
+    admission = gateway.limiter.admit(permit, peer, mono_ns, settled.plan)
     if not isinstance(admission, Admission):
         return None  # nothing was taken
     walk.match, walk.principal, walk.permit = permit.match, permit.principal, permit

@@ -44,7 +44,7 @@ class Store(Protocol):
     def settle(self, attempt: Attempt) -> Awaitable[None]: ...
 
 
-class _Plan:
+class Plan:
     """The leases that one principal needs on one route."""
 
     __slots__ = ("by_address", "leases")
@@ -69,9 +69,15 @@ class Limiter:
         self._settings = tuple(settings)
         self._store = store
         # Owned by this limiter and used from the worker's loop only.
-        self._plans: Recent[tuple[object, ...], _Plan] = Recent(_MAX_PLANS)
+        self._plans: Recent[tuple[object, ...], Plan] = Recent(_MAX_PLANS)
 
-    def admit(self, permit: Permit, peer: Peer, now_ns: int) -> Admission | Exhausted | Asked:
+    def plan(self, permit: Permit, peer: Peer) -> Plan | None:
+        """What to hand to `admit` with this permit, whoever its peer; None when that depends on the address."""
+        plan = self._find_plan(permit.principal, permit.match.route, peer)
+        by_route = self._plans.find((permit.principal, permit.match.route))
+        return plan if plan is by_route else None
+
+    def admit(self, permit: Permit, peer: Peer, now_ns: int, plan: Plan | None = None) -> Admission | Exhausted | Asked:
         """Take one unit of every limit of the route, or none.
 
         `now_ns` is monotonic (`time.monotonic_ns()`), never the wall clock: a clock that is set back would let a lease
@@ -80,10 +86,8 @@ class Limiter:
         Raises (from `Need.fetch`):
             StoreUnavailable: the store does not answer and a limit says `closed`; then 503.
         """
-        principal, route = permit.principal, permit.match.route
-        plan = self._plans.young.get((principal, route))
-        if plan is None or plan.by_address:
-            plan = self._find_plan(principal, route, peer)
+        if plan is None:
+            plan = self._find_plan(permit.principal, permit.match.route, peer)
         leases = plan.leases
         if len(leases) == 1:  # the common case, spelled out: 0.5 µs less than the general one
             lease = leases[0]
@@ -147,7 +151,7 @@ class Limiter:
                 is_degraded = is_degraded or lease.is_local
         return Admission(permit, tuple([_state(lease, now_ns) for lease in leases]), is_degraded)
 
-    def _find_plan(self, principal: Principal, route: Route, peer: Peer) -> _Plan:
+    def _find_plan(self, principal: Principal, route: Route, peer: Peer) -> Plan:
         plan = self._plans.find((principal, route))
         if plan is not None and plan.by_address:
             plan = self._plans.find((principal, route, peer.prefix))
@@ -155,9 +159,9 @@ class Limiter:
             return plan
         settings = [limit for limit in self._settings if limit.applies_to(route)]
         leases = tuple(self._lease(limit, principal, route, peer) for limit in settings)
-        plan = _Plan(leases, by_address=False)
+        plan = Plan(leases, by_address=False)
         if any(counts_by_address(limit, principal) for limit in settings):
-            self._plans.put((principal, route), _Plan((), by_address=True))
+            self._plans.put((principal, route), Plan((), by_address=True))
             self._plans.put((principal, route, peer.prefix), plan)
         else:
             self._plans.put((principal, route), plan)

@@ -9,6 +9,7 @@ left to the supervisor, which then tells. EOF of the supervisor's socket ends it
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import faulthandler
 import gc
 import pickle
@@ -31,13 +32,28 @@ _EXPECTED = (EdgeError, PkiError, OSError)
 """What may keep a configuration from being served; anything else is a bug, and the child's exit code 70 says so."""
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_HEAP_BYTES = 1 << 20
+
+
 def run(boot: Boot) -> int:
     """The body of the child; the result is its exit code (design §7)."""
+    _keep_heap()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     boot.report.adopt_logging()
     faulthandler.enable()  # should the loop hang, the watchdog's SIGABRT shows where: files and lines, no values
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_main(boot))
+
+
+def _keep_heap() -> None:
+    """Let buffers of a TLS read (256 KiB for a moment) come from the heap: glibc would map and unmap each of them, which
+    triples the price of a connection's read, until something large happens to be freed (mallopt(3)). Other C libraries
+    have no such knob and need none."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _HEAP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _HEAP_BYTES)
 
 
 async def _main(boot: Boot) -> int:

@@ -18,7 +18,7 @@ from edge.authz.schema import TEXT
 from edge.errors import CredentialRejected, EdgeError, Forbidden, Misdirected, QuotaExceeded
 from edge.forward.io_pool import UpstreamTrust
 from edge.limit.limiter import Asked, Limiter
-from edge.limit.rules import LimitSettings
+from edge.limit.rules import KeyPart, LimitSettings
 from edge.model.decision import Admission
 from edge.model.http import Request
 from edge.model.identity import Peer
@@ -36,7 +36,10 @@ READ = (
 class House:
     """A gateway of real parts around key sets and counters in memory, and one head that is kept by its bytes."""
 
-    def __init__(self, policy: str = READ, quota: int = 1_000_000, burst: int = 100) -> None:
+    def __init__(
+        self, policy: str = READ, quota: int = 1_000_000, burst: int = 100, key: tuple[KeyPart, ...] = ("subject",)
+    ) -> None:
+        self.key = key
         self.keys = KeySourceInMemory()
         self.far = FarSide()
         self.gateway = self.build(policy, quota, burst)
@@ -53,7 +56,7 @@ class House:
             routes=table.compile([at], ["localhost"]),
             authenticator=Authenticator([issuer()], self.keys),
             authorizer=Authorizer(bundle),
-            limiter=Limiter([LimitSettings("l", quota, 60)], self.far),
+            limiter=Limiter([LimitSettings("l", quota, 60, key=self.key)], self.far),
             shed=Shed(ShedSettings(failed_checks_per_s=1, failed_checks_burst=burst)),
             trust=cast(UpstreamTrust, None),
             key_sets=cast(KeySets, None),
@@ -149,6 +152,17 @@ def test_a_quota_ends_for_bytes_that_came_before() -> None:
     with pytest.raises(QuotaExceeded):
         house.ask(request)
     assert house.far.used.total() == 7
+
+
+def test_a_quota_by_address_is_of_each_address_for_bytes_that_came_before() -> None:
+    house, request = House(quota=3, key=("ip",)), kept()
+    for number in range(3):
+        peer = replace(PEER, ip=f"192.0.2.{number}", prefix=f"192.0.2.{number}")
+        for _ in range(3):
+            house.ask(request, peer)
+        with pytest.raises(QuotaExceeded):
+            house.ask(request, peer)
+    assert sorted(house.far.used.values()) == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
