@@ -67,7 +67,6 @@ class _Settled:
     standing: Standing
     permit: Permit
     plan: Plan | None
-    """Of the limits, where they do not depend on the address."""
 
 
 def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | Need:
@@ -131,8 +130,8 @@ def _settle(gateway: Gateway, walk: Walk, permit: Permit) -> None:
 def _decide_again(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | None:
     """The same bytes again: as before while everything still holds that the permit rests on and the bytes do not say.
 
-    None: walk all steps. Only what the head alone decides is ever settled, so what is left to ask is the connection (its
-    name, a certificate, the window of its address), the credential's standing, and a unit of each limit.
+    None: walk all steps. Only what the head alone decides is settled: the connection, the credential's standing and the
+    limits are asked each time.
     """
     memo, peer = walk.request.memo, walk.peer
     settled = memo.get(gateway) if memo is not None and walk.match is None else None
