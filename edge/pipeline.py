@@ -3,9 +3,8 @@
 accept → parse → route → authenticate → authorize → limit → forward → respond → audit
 
 The shells did `accept` (connection → `Peer`) and `parse` (raw head → `Request`) before they call `decide`; what comes out
-is an `Admission`, the only thing that `forward` takes. Each type holds the one before it, so the order cannot be changed
-without a type error. The line is synchronous: a step that lacks something returns a `Need`, the shell awaits it and calls
-`decide` again, which continues at that step.
+is an `Admission`, the only thing that `forward` takes. Each type holds the one before it: another order is a type error. The
+line is synchronous: a step that lacks something returns a `Need`, the shell awaits it and calls again from that step.
 """
 
 from __future__ import annotations
