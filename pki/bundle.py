@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from pki import profile
 from pki.errors import BundleError
 from pki.spiffe import ROLES
 
@@ -46,13 +47,14 @@ class Bundle:
         if len(pem) > _MAX_BYTES:
             raise BundleError(f"bundle is larger than {_MAX_BYTES} bytes")
         try:
-            certificates = x509.load_pem_x509_certificates(pem)
-            roots = [certificate for certificate in certificates if _is_root(certificate)]
-            others = [certificate for certificate in certificates if certificate not in roots]
-            for certificate in certificates:
-                _check_is_authority(certificate)
-            roles = _roles(roots, others)
-        except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            with profile.unwarned():
+                certificates = x509.load_pem_x509_certificates(pem)
+                roots = [certificate for certificate in certificates if _is_root(certificate)]
+                others = [certificate for certificate in certificates if certificate not in roots]
+                for certificate in certificates:
+                    _check_is_authority(certificate)
+                roles = _roles(roots, others)
+        except profile.PARSE_ERRORS as error:
             raise BundleError(f"bundle cannot be read: {error}") from error
         if not roots or len(certificates) > MAX_CERTIFICATES:
             raise BundleError(f"bundle has no self-signed root, or more than {MAX_CERTIFICATES} certificates")
@@ -77,7 +79,7 @@ def _is_root(certificate: x509.Certificate) -> bool:
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *profile.PARSE_ERRORS):
         return False
     return True
 

@@ -17,12 +17,25 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import SvidRejected
 from pki.issue import is_dns_name
+
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+    x509.AttributeNotFound,
+)
+"""What the library's parsers throw at hostile bytes; all of it means the same to us."""
 
 RULES: Mapping[str, str] = {
     "malformed": "A certificate cannot be parsed in full, or repeats an extension.",

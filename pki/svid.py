@@ -26,7 +26,6 @@ from itertools import pairwise
 from typing import Literal
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
@@ -48,18 +47,7 @@ _MAX_CERTIFICATES = 16
 _MAX_CHAIN_BYTES = 64 << 10
 _USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
-# What the library's parsers throw at hostile bytes; all of it means the same to us.
-_PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    x509.InvalidVersion,
-    x509.AttributeNotFound,
-)
-_PATH_ERRORS = (VerificationError, *_PARSE_ERRORS)
+_PATH_ERRORS = (VerificationError, *profile.PARSE_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +142,7 @@ def _prove(
     try:
         _check_path(path, oid, now)  # 3
         return _Proof(tuple(path), tuple(profile.uri_names(leaf)))
-    except _PARSE_ERRORS as error:
+    except profile.PARSE_ERRORS as error:
         raise SvidRejected("malformed", str(error)) from error
 
 
@@ -190,7 +178,7 @@ def verify_host(
     try:
         _check_path(path, oid, now)
         profile.check_host_names(leaf)
-    except _PARSE_ERRORS as error:
+    except profile.PARSE_ERRORS as error:
         raise SvidRejected("malformed", str(error)) from error
     _check_revocation(path, revoked)
     return min(certificate.not_valid_after_utc for certificate in path)
@@ -214,7 +202,7 @@ def _parse(
             leaf = x509.load_der_x509_certificate(chain_der[0])
             len(leaf.extensions)  # every extension is parsed now, also those nobody asks for
             return leaf, tuple(map(_certificate, chain_der[1:]))
-    except _PARSE_ERRORS as error:
+    except profile.PARSE_ERRORS as error:
         raise SvidRejected("malformed", str(error)) from error
 
 
@@ -279,7 +267,7 @@ def _reason(
         _check_issuers(leaf, others, oid)
     except SvidRejected as rejected:
         return rejected
-    except _PARSE_ERRORS as malformed:
+    except profile.PARSE_ERRORS as malformed:
         return SvidRejected("malformed", str(malformed))
     return SvidRejected("untrusted", str(error))
 

@@ -22,6 +22,7 @@ from edge.config.settings import Identity
 from edge.config.sources import Sources
 from edge.errors import Fault
 from pki.errors import SpiffeIdError
+from pki.profile import PARSE_ERRORS, unwarned
 from pki.spiffe import SpiffeId
 
 _ISSUED = "remove it; edge serve issues a new one"
@@ -79,9 +80,22 @@ def content(way: Sequence[Step], text: str, document: Document, sources: Sources
 
 def has_certificates(raw: bytes) -> bool:
     try:
-        return bool(x509.load_pem_x509_certificates(raw))
-    except ValueError:
+        return bool(_certificates(raw))
+    except _Bad:
         return False
+
+
+def _certificates(raw: bytes) -> list[x509.Certificate]:
+    """With everything in them parsed now that anybody may ask for later. Raises: _Bad."""
+    try:
+        with unwarned():
+            found = x509.load_pem_x509_certificates(raw)
+            for each in found:
+                each.public_key()
+                _ = len(each.extensions), each.not_valid_before_utc, each.not_valid_after_utc
+    except PARSE_ERRORS as exc:
+        raise _Bad("no certificate in PEM") from exc
+    return found
 
 
 def given_pair(
@@ -114,17 +128,13 @@ def issued_pair(directory: str, sources: Sources, faults: list[Fault]) -> Pair:
 
 def _leaf(chain: Secret, private: Secret) -> x509.Certificate:
     """The first certificate, which `private` must belong to. Raises: _Bad."""
-    try:
-        leaf = x509.load_pem_x509_certificates(chain.reveal())[0]
-        shown = leaf.public_key()
-    except (ValueError, IndexError, UnsupportedAlgorithm) as exc:
-        raise _Bad("no certificate in PEM") from exc
+    leaf = _certificates(chain.reveal())[0]
     try:
         key = serialization.load_pem_private_key(private.reveal(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise _Bad("the key is not an unencrypted private key in PEM") from exc
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if shown.public_bytes(*form) != key.public_key().public_bytes(*form):
+    if leaf.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
         raise _Bad("the key belongs to another certificate")
     return leaf
 

@@ -6,9 +6,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.campaigns import gateway, idle, matrix, reload, stream
+from tests.campaigns import fuzz, gateway, idle, matrix, reload, stream, testssl
+from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
 
@@ -61,7 +63,19 @@ def run_stream(directory: Path, count: int, seed: int) -> str:
     return "\n".join(map(str, stream.campaign(directory / "edge", count)))
 
 
+def run_fuzz(directory: Path, count: int, seed: int, only: str | None = None) -> str:
+    """Every parser of foreign bytes for so many minutes each (`fuzz [TARGET] [MINUTES]`): no crash, nothing slow."""
+    return fuzz.campaign(directory, count, seed, only)
+
+
+def run_testssl(directory: Path, count: int, seed: int) -> str:
+    """testssl.sh against the public listener: nothing above LOW but what SECURITY.md explains."""
+    del count, seed
+    return testssl.campaign(directory / "edge")
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
+    "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),
     "kill": (run_kill, 60),
     "matrix": (run_matrix, 1),
@@ -69,6 +83,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "ring": (run_ring, 100),
     "stream": (run_stream, 2048),
     "tamper": (run_tamper, 10_000),
+    "testssl": (run_testssl, 1),
 }
 
 
@@ -79,6 +94,12 @@ def main(arguments: list[str]) -> int:
             print(f"{name:<10}{count:>8}  {(work.__doc__ or '').splitlines()[0]}")
         return 0 if not arguments else 2
     work, count = CAMPAIGNS[arguments[0]]
+    if arguments[0] == "fuzz" and len(arguments) > 1 and not arguments[1].isdigit():
+        only = arguments.pop(1)
+        if only not in TARGETS:
+            print(f"targets: {' '.join(TARGETS)}")
+            return 2
+        work = partial(run_fuzz, only=only)
     count = int(arguments[1]) if len(arguments) > 1 else count
     seed = int(arguments[2]) if len(arguments) > 2 else time.time_ns() % 1_000_000
     began = time.monotonic()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import idle
+from tests.campaigns import fuzz, idle
 from tests.campaigns.__main__ import CAMPAIGNS, main
+from tests.campaigns.fuzz_targets import TARGETS
 
 
 @pytest.mark.parametrize(("name", "count"), [("kill", 4), ("reload", 6), ("ring", 3), ("stream", 64)])
@@ -18,6 +19,18 @@ def test_campaign(name: str, count: int, tmp_path: Path) -> None:
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:
     (outcome,) = idle.campaign(tmp_path / "edge", 1000, ["1.1"])
     assert outcome.bytes_each <= idle.MAX_BYTES_EACH
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_input_is_an_accident(name: str) -> None:
+    """What failed once, what is good, and a few hundred mutations."""
+    outcome = fuzz.by_mutation(TARGETS[name], 7, count=len(fuzz.seeds(TARGETS[name])) + 120)
+    assert outcome.inputs > 120
+
+
+def test_a_fuzz_target_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "nothing"]) == 2
+    assert "http1" in capsys.readouterr().out
 
 
 def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -61,5 +62,19 @@ def test_what_is_no_bundle_is_refused(pem: bytes) -> None:
 
 def test_a_bundle_without_root_or_with_too_much_is_refused(forge: Any) -> None:
     for pem in (forge.issuer.pem, forge.root.pem * (MAX_CERTIFICATES + 1), b"#" * (1 << 20) + forge.root.pem):
+        with pytest.raises(BundleError):
+            Bundle.parse(pem)
+
+
+def test_a_root_of_an_unknown_curve_or_version_is_no_anchor_and_no_accident(forge: Any) -> None:
+    """Found by fuzzing: the library's other exceptions came out as they were."""
+    for old, new in (
+        (bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce31030107")),  # a curve nobody knows
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020109")),  # X.509 version 10
+        (bytes.fromhex("0603551d13"), bytes.fromhex("0603551d0f")),  # an extension that comes twice
+    ):
+        damaged = forge.root.der.replace(old, new, 1)
+        assert damaged != forge.root.der
+        pem = b"-----BEGIN CERTIFICATE-----\n" + b64encode(damaged) + b"\n-----END CERTIFICATE-----\n"
         with pytest.raises(BundleError):
             Bundle.parse(pem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -46,6 +47,14 @@ def certificate(uris: Sequence[str] = (GATEWAY,), usages: Sequence[x509.ObjectId
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return builder.sign(key("gateway"), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def of_version(pem: bytes, number: int) -> bytes:
+    """X.509 version `number + 1`; the library has an exception of its own for those that do not exist."""
+    der = b64decode(b"".join(pem.splitlines()[1:-1])).replace(
+        bytes.fromhex("a003020102"), bytes((160, 3, 2, 1, number))
+    )
+    return b"-----BEGIN CERTIFICATE-----\n" + b64encode(der) + b"\n-----END CERTIFICATE-----\n"
 
 
 OUTSIDE = EDGE.replace("API.example.com,", "").replace("]}", "], tls: {certificate: tls.pem, key: tls.key}}", 1) + (
@@ -113,6 +122,9 @@ def test_identity_that_no_upstream_could_accept_is_refused(
         ({"tls.key": key_pem("another")}, "listeners.public.tls.certificate: the key belongs to another certificate"),
         ({"gw.pem": b"x"}, "identity.certificate: no certificate in PEM"),
         ({"gw.pem": b""}, "identity.certificate: no certificate in PEM"),
+        ({"tls.pem": of_version(certificate(), 3)}, "listeners.public.tls.certificate: no certificate in PEM"),
+        ({"gw.pem": of_version(certificate(), 9)}, "identity.certificate: no certificate in PEM"),
+        ({"ca.pem": of_version(certificate(), 9)}, "identity.bundle: no certificates in PEM"),
         ({"tls.key": b"x"}, "the key is not an unencrypted private key in PEM"),
         (
             {"tls.key": key("gateway").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))},
