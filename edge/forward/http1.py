@@ -29,6 +29,7 @@ MAX_FIELDS = 256
 """Of an answer; twice what a request may have."""
 
 _NO_BODY_STATUS = frozenset((204, 304))
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Receiver(Protocol):
@@ -214,10 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 200:
             self._is_plain = False  # what comes next brings a status line of its own
-            if status == 101:
-                self._error = self._judge_switch()
-            elif status < 100:
-                self._error = UpstreamProtocolError("upstream-status")
+            self._error = self._judge_interim(status)
             return
         if status > 599 or len(self._fields) > MAX_FIELDS:
             self._error = UpstreamProtocolError("upstream-status" if status > 599 else "upstream-field-count")
@@ -252,6 +250,14 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 300:
             self._error = UpstreamProtocolError("upstream-not-switched")
         return status >= 300
+
+    def _judge_interim(self, status: int) -> UpstreamProtocolError | None:
+        if status < 100:
+            return UpstreamProtocolError("upstream-status")
+        if any(name in _FRAMING for name, _ in self._fields):
+            # RFC 9110 §8.6, RFC 9112 §6.1: it has none. llhttp would read the body, and give it before any head.
+            return UpstreamProtocolError("upstream-interim-framing")
+        return self._judge_switch() if status == 101 else None
 
     def _judge_switch(self) -> UpstreamProtocolError | None:
         """Whether a 101 is what was asked for (attacks C3)."""

@@ -177,6 +177,20 @@ def test_an_unrequested_upgrade_is_an_error_C3() -> None:
     assert case.failure == (UpstreamProtocolError, "upstream-upgrade")
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 2", "content-length: 0", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("status", [100, 103, 199])
+@pytest.mark.parametrize("is_head", [False, True])
+def test_an_interim_answer_that_announces_a_body_is_an_error_and_no_byte_of_it_passes_C3(
+    framing: str, status: int, is_head: bool
+) -> None:
+    """Found by fuzzing: the parser reads the body, and it came out before any head."""
+    interim = f"HTTP/1.1 {status} X\r\n{framing}\r\n\r\n".encode()
+    for pieces in (1, 10_000):
+        case = Case(is_head=is_head).receive(interim + b"2\r\nHI\r\n0\r\n\r\n" + OK, pieces=pieces)
+        assert (case.kinds, case.failure) == (["failed"], (UpstreamProtocolError, "upstream-interim-framing"))
+        assert case.wire.aborted
+
+
 def test_interim_answers_are_passed_over() -> None:
     case = Case().receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
     assert [e for e in case.heard.events if e[0] == "head"] == [("head", 200, 5, True)]
