@@ -1,17 +1,29 @@
-"""Every case over each pair of protocol, workers and store. `scripts/campaign matrix` runs each case in every cell."""
+"""Every case over each pair of protocol, workers and store, and both shells of HTTP/2.
+
+`scripts/campaign matrix` runs each case in every cell.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
-from tests.e2e.cases import CASES
-from tests.e2e.trouble import TROUBLE
-from tests.e2e.world import NO_REDIS, PLACES, Surroundings, World, is_possible, protocol_of, surroundings, world
+from tests.e2e.trouble import ALL
+from tests.e2e.world import (
+    NO_REDIS,
+    PLACES,
+    SHELLS,
+    Surroundings,
+    World,
+    is_possible,
+    protocol_of,
+    shell_of,
+    surroundings,
+    world,
+)
 from tests.wire.speaker import SPEAKERS
-
-ALL = CASES | TROUBLE
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +38,7 @@ def here(
 ) -> Iterator[World]:
     if not is_possible(request.param):
         pytest.skip(NO_REDIS)
-    with world(request.param, around, tmp_path_factory.mktemp("world")) as here:
+    with world(request.param, shell_of(request.param), around, tmp_path_factory.mktemp("world")) as here:
         yield here
 
 
@@ -47,3 +59,4 @@ def test_the_sample_meets_every_pair() -> None:
         for store in ("embedded", "valkey", "redis"):
             assert {(protocol, store) for protocol in SPEAKERS} <= {(protocol, kind) for protocol, _, kind in met}
             assert {(workers, store) for workers in (1, 3)} <= {(workers, kind) for _, workers, kind in met}
+    assert {(shell_of(place), place.workers) for place in PLACES} == set(product(SHELLS, (1, 3)))

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from tests.e2e.cases import Case, check_refusal
+from tests.e2e.cases import CASES, Case, check_refusal
 from tests.e2e.load import Load
 from tests.e2e.rogue import Rogue, server_context
 from tests.e2e.whole_gateway import eventually
@@ -151,3 +151,5 @@ TROUBLE: dict[str, Case] = {
     "notary-killed": nothing_is_served_unlogged_when_the_notary_is_killed,
     "store-killed": without_the_store_a_closed_limit_refuses_and_the_rest_is_served,
 }
+ALL = CASES | TROUBLE
+"""What the matrix walks."""

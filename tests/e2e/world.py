@@ -40,7 +40,7 @@ QUOTA = 5
 EDGE_YAML = """\
 trust_domain: mesh.internal
 listeners:
-  public: {{bind: "127.0.0.1:0", hosts: [localhost, 127.0.0.1]}}
+  public: {{bind: "127.0.0.1:0", hosts: [localhost, 127.0.0.1], http2: {shell}}}
   admin: {{bind: "127.0.0.1:0"}}
 workers: {workers}
 store: {store}
@@ -74,6 +74,15 @@ class Place:
 PLACES = tuple(Place(workers, store) for workers, store in product((1, 3), ("embedded", "valkey", "redis")))
 BINARIES = {"valkey": VALKEY, "redis": REDIS}
 NO_REDIS = "no redis-server on this machine; on Debian: apt-get install redis-server"
+
+
+SHELLS = ("front", "hypercorn")
+"""What speaks HTTP/2; HTTP/1.1 has one shell."""
+
+
+def shell_of(place: Place) -> str:
+    """Where a sample has to do: both, each with any number of workers, and on a machine without redis-server too."""
+    return SHELLS[place.store == "valkey"]
 
 
 def is_possible(place: Place) -> bool:
@@ -259,7 +268,7 @@ def takes_connections(port: int) -> bool:
 
 
 @contextmanager
-def world(place: Place, around: Surroundings, directory: Path) -> Iterator[World]:
+def world(place: Place, shell: str, around: Surroundings, directory: Path) -> Iterator[World]:
     """A gateway at this place. It is drained in the end, and its log held against what its callers heard."""
     home = directory / "edge"
     shutil.copytree(around.template, home)
@@ -272,7 +281,7 @@ def world(place: Place, around: Surroundings, directory: Path) -> Iterator[World
             server = stack.enter_context(Server(short, str(BINARIES[place.store])))
         store = f"unix://{server.socket_path}" if server else "embedded"
         issuer = around.issuer
-        text = EDGE_YAML.format(workers=place.workers, store=store, issuer=issuer.url, audience=AUDIENCE)
+        text = EDGE_YAML.format(shell=shell, workers=place.workers, store=store, issuer=issuer.url, audience=AUDIENCE)
         (home / "edge.yaml").write_text(text)
         named = [route("orders", orders.port), route("counted", orders.port, methods="GET")]
         named.append(route("small", orders.port, more="    max_body_bytes: 1000\n"))
