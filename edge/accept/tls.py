@@ -228,11 +228,15 @@ def _sni_callback(
     def check(handshake: ssl.SSLObject, raw_name: str | None, _: ssl.SSLContext) -> int | None:
         hello: ClientHello | None = handshake.edge_hello  # type: ignore[attr-defined]
         handshake.edge_hello = None  # type: ignore[attr-defined]
-        if hello is None or (hello.server_name or b"") != (raw_name or "").encode("ascii"):
+        if hello is None:
+            return DECODE_ERROR
+        asked = hello.server_name.decode("ascii") if hello.server_name is not None else None
+        # Of a resumed session OpenSSL tells the name of then; what is asked now counts (RFC 6066 §3).
+        if asked != raw_name and not handshake.session_reused:
             return DECODE_ERROR  # the two parsers do not agree on what was asked
         if hello.alpn is not None and protocols.isdisjoint(hello.alpn):
             return NO_APPLICATION_PROTOCOL
-        name = canonical_sni(raw_name)
+        name = canonical_sni(asked)
         handshake.edge_sni = name  # type: ignore[attr-defined]
         if name is not None and contexts is not None:
             chosen = contexts.get(name)

@@ -50,9 +50,15 @@ def client_context(alpn_names: Sequence[str] = ()) -> ssl.SSLContext:
 class Ends:
     """A client and the server, and the bytes between them."""
 
-    def __init__(self, context: ssl.SSLContext, server_name: str | None, accepts: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        server_name: str | None,
+        accepts: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self.up, self.down = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = context.wrap_bio(self.down, self.up, server_hostname=server_name)
+        self.client = context.wrap_bio(self.down, self.up, server_hostname=server_name, session=session)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.server = (accepts or server()).wrap_bio(self._incoming, self._outgoing, server_side=True)
 
@@ -63,6 +69,10 @@ class Ends:
             self.server.do_handshake()
         except ssl.SSLWantReadError:
             pass
+        return self._outgoing.read()
+
+    def sent(self) -> bytes:
+        """By the server."""
         return self._outgoing.read()
 
     def shake(self, step: int = 1 << 20) -> Ends:
@@ -228,6 +238,23 @@ def test_what_is_weak_is_refused(weaken: Callable[[ssl.SSLContext], None], reaso
     with pytest.raises(ssl.SSLError) as caught:
         Ends(context, "a.example").shake()
     assert reason in str(caught.value).upper().replace(" ", "_")
+
+
+@pytest.mark.parametrize(("then", "names"), [("b.example", {"*.example"}), ("a.example", {"a.example"}), (None, None)])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_resumed_session_counts_for_the_name_that_is_asked_now_A12(
+    then: str | None, names: set[str] | None, version: ssl.TLSVersion
+) -> None:
+    """OpenSSL tells the session's name for TLS 1.2, not the hello's (RFC 6066 §3)."""
+    context = client_context(("h2",))
+    context.maximum_version = version
+    first = Ends(context, "b.example").shake()
+    first.server.write(b"x")
+    first.down.write(first.sent())
+    assert first.client.read(1) == b"x"  # with it came the ticket
+    ends = Ends(context, then, session=first.client.session).shake()
+    assert getattr(ends.server, "edge_sni", None) == then
+    assert names is None or ends.client.session_reused or ends.subject == names
 
 
 def test_the_servers_order_of_ciphers_counts() -> None:
