@@ -70,13 +70,13 @@ class _Settled:
 
 def decide(gateway: Gateway, walk: Walk, wall_ns: int, mono_ns: int) -> Admission | Need:
     """Walk the line up to the admission.
-
     `wall_ns` is since the epoch, for what tokens and policies speak of; `mono_ns` never goes back, for budgets and windows.
 
-    Raises:
-        Refusal, Unavailable: with the answer that `respond/problem.py` maps them to.
+    Raises: Refusal, Unavailable; `respond/problem.py` maps them to the answer.
     """
     request, peer = walk.request, walk.peer
+    if gateway.shed.pressure.is_high and walk.match is None:
+        gateway.shed.pressure.demand(is_known=gateway.authenticator.knows(request))
     admission = _decide_again(gateway, walk, wall_ns, mono_ns)
     if admission is not None:
         return admission

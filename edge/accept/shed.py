@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.accept.pressure import Pressure
+
 _NS = 1_000_000_000
 _MAX_BUCKETS = 200_000
 _OVERFLOW = ""
@@ -31,6 +33,8 @@ class ShedSettings:
     max_connections_per_prefix: int = 2_000
     failed_checks_per_s: int = 20_000
     failed_checks_burst: int = 40_000
+    max_held_bytes: int = 256 << 20
+    """Of all connections together: answers not taken, requests not read; see `accept.pressure`."""
 
     def share(self, workers: int) -> ShedSettings:
         """One worker's part, rounded up. The kernel spreads connections by address and port, so one address meets all
@@ -40,18 +44,30 @@ class ShedSettings:
             -(-self.max_connections_per_prefix // workers),
             -(-self.failed_checks_per_s // workers),
             -(-self.failed_checks_burst // workers),
+            -(-self.max_held_bytes // workers),
         )
 
 
 class Shed:
     """The budgets of one worker. Owned by the worker, used from its loop only: no lock."""
 
-    __slots__ = ("_burst_ns", "_failed", "_failed_before", "_open", "_rotate_ns", "_settings", "_step_ns", "open_total")
+    __slots__ = (
+        "_burst_ns",
+        "_failed",
+        "_failed_before",
+        "_open",
+        "_rotate_ns",
+        "_settings",
+        "_step_ns",
+        "open_total",
+        "pressure",
+    )
 
     def __init__(self, settings: ShedSettings) -> None:
         self._settings = settings
         self._open: dict[str, int] = {}
         self.open_total = 0
+        self.pressure = Pressure(settings.max_held_bytes)
         self._step_ns = max(1, _NS // settings.failed_checks_per_s)
         self._burst_ns = self._step_ns * settings.failed_checks_burst
         # The time at which each prefix's bucket is full again (GCRA's theoretical arrival time). A value never lies more
@@ -59,6 +75,11 @@ class Shed:
         self._failed: dict[str, int] = {}
         self._failed_before: dict[str, int] = {}
         self._rotate_ns = 0
+
+    @property
+    def max_held_bytes(self) -> int:
+        """Of all connections of this worker together."""
+        return self._settings.max_held_bytes
 
     def open(self, prefix: str) -> bool:
         """Count a new connection; False = over a limit, nothing was counted and the caller closes it."""

@@ -86,6 +86,10 @@ class JwtMethod:
             self._remembered.put(raw, answer)
         return answer
 
+    def remembers(self, raw_authorization: bytes) -> bool:
+        """Whether the token is among those that were verified."""
+        return self._remembered.find(raw_authorization) is not None
+
     def _verify(self, request: Request, raw_token: bytes, now_ns: int) -> Principal | Need:
         """Steps 3 to 6 for a token that is not remembered."""
         memo = request.memo

@@ -54,6 +54,9 @@ class Method(Protocol):
         Raises: CredentialRejected; NotReady.
         """
 
+    def remembers(self, raw_authorization: bytes) -> bool:
+        """Whether this credential was verified lately, so that its holder may go before strangers; proves nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Materials:

@@ -78,3 +78,7 @@ class MtlsMethod:
             principal = Principal(method="mtls", issuer="", subject=str(proven.spiffe_id))
             self._principals.put(proven.leaf_sha256, principal)
         return principal
+
+    def remembers(self, raw_authorization: bytes) -> bool:
+        """A certificate is in no field."""
+        return False

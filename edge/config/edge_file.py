@@ -184,6 +184,21 @@ class ShedShape(Shape):
     max_connections_per_prefix: Positive = 2_000
     failed_checks_per_s: Positive = 20_000
     failed_checks_burst: Positive = 40_000
+    max_held_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40), Expect("a number of bytes", "268435456")] = 256 << 20
+
+
+Seconds = Annotated[float, Field(ge=0.1, le=3600), Expect("seconds, 0.1 to 3600", "10")]
+
+
+class DeadlinesShape(Shape):
+    """How long a client may take; what each means, and why, is in `accept.deadlines.Deadlines`, whose defaults these are."""
+
+    handshake_s: Seconds = 10.0
+    head_s: Seconds = 10.0
+    idle_s: Seconds = 60.0
+    body_s: Seconds = 30.0
+    write_s: Seconds = 30.0
+    least_bytes_per_s: Annotated[float, Field(ge=1, le=1e9), Expect("bytes a second, 1 or more", "240")] = 240.0
 
 
 class EdgeShape(Shape):
@@ -201,6 +216,7 @@ class EdgeShape(Shape):
     issuers: Annotated[tuple[IssuerShape, ...], Field(max_length=100)] = ()
     audit: AuditShape = AuditShape()
     shed: ShedShape = ShedShape()
+    deadlines: DeadlinesShape = DeadlinesShape()
     dns_suffixes: (
         Annotated[tuple[DnsSuffix, ...], Field(max_length=50), Expect("a list of DNS suffixes", "[.internal]")] | None
     ) = None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from edge.accept.deadlines import Deadlines
 from edge.accept.shed import ShedSettings
 from edge.audit.record import AuditSettings
 from edge.authn.issuer import IssuerSettings
@@ -63,6 +64,7 @@ def parse(sources: Sources) -> Config:
         issuers=issuers,
         audit=_audit(edge),
         shed=_shed(edge),
+        deadlines=_deadlines(edge),
         identity=identity,
         routes=found_routes.sound,
         grants=tuple(grants.sound.values()),
@@ -145,6 +147,19 @@ def _shed(edge: EdgeShape) -> ShedSettings:
         max_connections_per_prefix=shed.max_connections_per_prefix,
         failed_checks_per_s=shed.failed_checks_per_s,
         failed_checks_burst=shed.failed_checks_burst,
+        max_held_bytes=shed.max_held_bytes,
+    )
+
+
+def _deadlines(edge: EdgeShape) -> Deadlines:
+    found = edge.deadlines
+    return Deadlines(
+        handshake_s=found.handshake_s,
+        head_s=found.head_s,
+        idle_s=found.idle_s,
+        body_s=found.body_s,
+        write_s=found.write_s,
+        least_bytes_per_s=found.least_bytes_per_s,
     )
 
 

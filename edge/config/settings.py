@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.accept.deadlines import Deadlines
 from edge.accept.shed import ShedSettings
 from edge.accept.tls import Shown
 from edge.audit.record import AuditSettings
@@ -105,6 +106,7 @@ class Config:
     issuers: tuple[IssuerSettings, ...]
     audit: AuditSettings
     shed: ShedSettings
+    deadlines: Deadlines
     identity: Identity
     routes: tuple[Route, ...]
     grants: tuple[Grant, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import ssl
 import time
 from collections import deque
@@ -26,6 +27,11 @@ from pki.svid import VerifiedSvid
 DIAL_TIMEOUT_S = 5.0
 """TCP and TLS together; a healthy upstream on the same network needs milliseconds."""
 
+RECEIVE_BYTES = 65_536
+"""Of an answer in the kernel (which doubles it), and so of one read of it: a client that takes nothing makes us hold as much,
+and to copy more at once costs a long answer twice the CPU."""
+READ_AHEAD_BYTES = 16_384
+"""Of an answer that is read and not decrypted yet, because its client does not take what came before."""
 MAX_IDLE_PER_KEY = 256
 MAX_AGE_S = 3600.0
 """A connection is not reused longer than this, nor past the peer's certificate: then a new handshake proves it again."""
@@ -159,6 +165,8 @@ class Pool:
             raise UpstreamIdentityRejected("tls-handshake", exc.reason or "") from exc
         except (OSError, UnicodeError) as exc:
             raise UpstreamUnreachable("dial-failed", f"{address[0]}:{address[1]}") from exc
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        transport.set_read_buffer_limits(high=READ_AHEAD_BYTES)  # type: ignore[attr-defined]
         try:
             proven = trust.verify(transport.get_extra_info("ssl_object"), upstream.spiffe_id)
         except SvidRejected as exc:

@@ -1,7 +1,7 @@
 """The public shells: bytes of a downstream ⇄ the line."""
 
-from edge.front.deadlines import Deadlines
-from edge.front.front import Front
+from edge.accept.deadlines import Deadlines
+from edge.front.front import SWEEP_S, Front
 from edge.front.gate import Gate
 from edge.front.http1 import Http1
 from edge.front.http2 import Http2
@@ -10,6 +10,7 @@ from edge.front.proof import Doorkeeper, Proof
 from edge.front.websocket_http2 import take_tunnel
 
 __all__ = [
+    "SWEEP_S",
     "Deadlines",
     "Doorkeeper",
     "Front",

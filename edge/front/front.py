@@ -9,9 +9,10 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from edge.accept.deadlines import Deadlines
+from edge.accept.pressure import Reading
 from edge.downstream import Shared
 from edge.front import tunnels
-from edge.front.deadlines import Deadlines
 from edge.front.heads import KnownBlocks, KnownHeads
 from edge.model.http import RawField
 from edge.pipeline import Gateway
@@ -19,6 +20,9 @@ from edge.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edge.front.http2_stream import Stream
+
+SWEEP_S = 0.25
+"""From one look at all connections to the next."""
 
 
 class Connection(asyncio.Protocol):
@@ -32,6 +36,14 @@ class Connection(asyncio.Protocol):
 
     @abstractmethod
     def cut(self) -> None: ...
+
+    def waiting_bytes(self) -> int:
+        """What is kept for this client: of answers that it does not take, of requests that were not read yet."""
+        return 0
+
+    def cut_late(self) -> None:
+        """It had its time, or holds what others need."""
+        self.cut()
 
 
 class Front:
@@ -61,6 +73,8 @@ class Front:
         self._date_s = 0
         self._date_line = b""
         self._all_gone: asyncio.Event | None = None
+        self._weighed_s = shared.loop.time()
+        self._computed_s = time.process_time()
 
     @property
     def gateway(self) -> Gateway:
@@ -87,11 +101,30 @@ class Front:
         return self._date_line
 
     def sweep(self) -> None:
-        """Cut what is past its deadline; called by a timer a few times a second."""
+        """Cut what is past its deadline; called each `SWEEP_S` by a timer."""
         now_s = self.shared.loop.time()
         for connection in list(self.connections):
             connection.check_deadline(now_s)
         tunnels.sweep(self.tunnels, now_s)
+
+    def weigh(self) -> None:
+        """See how much this worker bears; called each `SWEEP_S` by a timer, of the public listener's front alone."""
+        now_s, computed_s = self.shared.loop.time(), time.process_time()
+        shed, ring = self.shared.shed, self.shared.recorder.ring
+        held_bytes = sum(connection.waiting_bytes() for connection in self.connections)
+        lag_s = min(now_s - self._weighed_s - SWEEP_S, computed_s - self._computed_s)
+        self._weighed_s, self._computed_s = now_s, computed_s
+        shed.pressure.weigh(Reading(lag_s, held_bytes, ring.free_slots, ring.slots))
+        if held_bytes > shed.max_held_bytes:
+            self._relieve(held_bytes - shed.max_held_bytes)
+
+    def _relieve(self, bytes_too_many: int) -> None:
+        """Cut those for whom most is held: they are behind anyway, and everybody else would be refused for them."""
+        for connection in sorted(self.connections, key=lambda each: each.waiting_bytes(), reverse=True):
+            if bytes_too_many <= 0:
+                return
+            bytes_too_many -= connection.waiting_bytes()
+            connection.cut_late()
 
     def begin_retire(self) -> None:
         """Another process takes the new connections: whoever is answered here from now on is told to connect anew.

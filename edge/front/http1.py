@@ -23,7 +23,7 @@ from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.message import Message
 from edge.front.websocket import take_over
-from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error, untaken_bytes
+from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, drop_untaken, request_line_error, untaken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.request import MAX_TARGET_BYTES, build
 from edge.parse.websocket import requested
@@ -32,33 +32,18 @@ from edge.upgrade import Upgrade
 MAX_HEAD_BYTES = 32_768
 MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
+HELD_BYTES = 16_384
+"""Of an answer that the client does not take; then the upstream is not read. One read more comes on top."""
 
 
 class Http1(Connection):
     """One downstream connection; the `Downstream` of its exchanges."""
 
     __slots__ = (
-        "_consuming",
-        "_deadline_s",
-        "_exchange",
-        "_front",
-        "_in_body",
-        "_is_answered",
-        "_is_chunked_answer",
-        "_is_closing",
-        "_is_read_paused",
-        "_is_reading_head",
-        "_is_write_paused",
-        "_keep_alive",
-        "_message",
-        "_out",
-        "_peer",
-        "_pending",
-        "_protocol",
-        "_transport",
-        "_untaken_bytes",
-        "_write_deadline_s",
-    )
+        "_consuming", "_deadline_s", "_exchange", "_front", "_in_body", "_is_answered", "_is_chunked_answer",
+        "_is_closing", "_is_read_paused", "_is_reading_head", "_is_write_paused", "_keep_alive", "_message",
+        "_out", "_peer", "_pending", "_protocol", "_transport", "_untaken_bytes", "_write_deadline_s",
+    )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
         self._front = front
@@ -89,6 +74,7 @@ class Http1(Connection):
         if front.take_http2 is not None and alpn_of(transport) == "h2":
             front.take_http2(self._transport)  # with what it counts for; from here on this object is nobody's protocol
             return
+        self._transport.set_write_buffer_limits(high=HELD_BYTES)
         front.connections.add(self)
         self._deadline_s = front.shared.loop.time() + front.deadlines.head_s
 
@@ -386,14 +372,34 @@ class Http1(Connection):
         if self._exchange is None and not self._pending:
             self._close()
 
+    def waiting_bytes(self) -> int:
+        """Only of clients that let us wait; what is under way to the others is gone before it could be counted."""
+        held = len(self._pending)
+        return held + self._transport.get_write_buffer_size() if self._is_write_paused else held
+
     def check_deadline(self, now_s: float) -> None:
         if self._exchange is not None:
             self._exchange.check_deadline(now_s)
         if self._deadline_s and now_s > self._deadline_s:
-            if not (self._is_closing and self._untaken_bytes and self._is_taken_in_time(now_s)):
+            if self._is_closing:
+                if not (self._untaken_bytes and self._is_taken_in_time(now_s)):
+                    self.cut_late()
+            elif self._is_resting and untaken_bytes(self._transport):
+                self._deadline_s = now_s + self._front.deadlines.idle_s  # it rests when it has read its answer
+                if not self._write_deadline_s:
+                    self._await_reader()
+            else:
                 self.cut_late()
         elif self._write_deadline_s and now_s > self._write_deadline_s and not self._is_taken_in_time(now_s):
-            self.cut_late()
+            if self._untaken_bytes or self._is_write_paused:
+                self.cut_late()
+            else:
+                self._write_deadline_s = 0.0
+
+    @property
+    def _is_resting(self) -> bool:
+        """Between two requests."""
+        return self._exchange is None and not self._is_reading_head and not self._in_body
 
     def _is_taken_in_time(self, now_s: float) -> bool:
         """Whether the client took its answer at the least rate or better since this was asked last."""
@@ -409,4 +415,6 @@ class Http1(Connection):
         exchange = self._exchange
         if exchange is not None:
             exchange.on_gone()
+        if untaken_bytes(self._transport):
+            drop_untaken(self._transport)
         self.cut()

@@ -67,6 +67,10 @@ class Http2(Connection):
         front.connections.add(self)
         self._write()
 
+    def waiting_bytes(self) -> int:
+        """Of its streams, and in the transport while the client lets it wait."""
+        return self.held_bytes + (self._transport.get_write_buffer_size() if self._is_write_paused else 0)
+
     # -- asyncio --------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import re
+import socket
 import struct
 import termios
 from http import HTTPStatus
@@ -70,3 +71,14 @@ def untaken_bytes(transport: asyncio.Transport) -> int:
     except (OSError, ValueError):
         return 0  # it is gone already
     return int(in_kernel) + transport.get_write_buffer_size()
+
+
+def drop_untaken(transport: asyncio.Transport) -> None:
+    """Let the end of the connection be a reset: else the kernel keeps megabytes for minutes, for a client that reads nothing
+    (socket(7), SO_LINGER)."""
+    raw_socket = transport.get_extra_info("socket")
+    if raw_socket is not None:
+        try:
+            raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except (OSError, ValueError):
+            pass  # it is gone already

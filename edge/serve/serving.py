@@ -27,7 +27,7 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import Deadlines, Front, Gate, Http1, Http2, HypercornHttp2, Proof, take_tunnel
+from edge.front import SWEEP_S, Front, Gate, Http1, Http2, HypercornHttp2, Proof, take_tunnel
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
@@ -45,7 +45,6 @@ from edge.timers import Timers
 _KEYS_AT_START_S = 3.0
 _KEYS_AT_RELOAD_S = 0.5
 """How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
-_SWEEP_S = 0.25
 _FLUSH_S = 1.0
 _KEY_SETS_S = 5.0
 _BEAT_S = 2.0
@@ -75,7 +74,7 @@ class Generation:
 class Serving:
     """Owner of everything a worker has open. One event loop, no locks."""
 
-    def __init__(self, boot: Boot, shared: Shared, sources: Sources, config: Config, deadlines: Deadlines) -> None:
+    def __init__(self, boot: Boot, shared: Shared, sources: Sources, config: Config) -> None:
         """Raises: UnsafeState when the gateway's own certificates are missing."""
         self._boot = boot
         self._shared = shared
@@ -92,7 +91,7 @@ class Serving:
         self._applications = {name: cast(AsgiApp, app.asgi_app) for name, app in self._apps.items()}
         self.generation = self._build(sources, config, None)
         self._prepared: Generation | None = None
-        self._front = front = Front(self.generation.gateway, shared, deadlines, Http1)
+        self._front = front = Front(self.generation.gateway, shared, config.deadlines, Http1)
         self._streams = DataPlane(front)
         front.take_http2 = self._take_http2
         front.take_tunnel = take_tunnel
@@ -100,7 +99,7 @@ class Serving:
         self._admin: Admin | None = None
         self._admin_front: Front | None = None
         self._doors = {
-            name: Door(name, boot.sockets[name], self._apps[name], Front(control, shared, deadlines, Http1))
+            name: Door(name, boot.sockets[name], self._apps[name], Front(control, shared, config.deadlines, Http1))
             for name, control in self.generation.control.items()
             if name in self.generation.proofs
         }
@@ -130,8 +129,7 @@ class Serving:
         shared = assemble.open_shared(
             config, recorder, config.store or embedded, loop, boot.report.unexpected, observer
         )
-        deadlines = Deadlines()
-        serving = cls(boot, shared, boot.sources, config, deadlines)
+        serving = cls(boot, shared, boot.sources, config)
         assemble.adopt(serving.generation.gateway, shared, None)
         await serving._prefetch(serving.generation.gateway, _KEYS_AT_START_S)
         await shared.store.beat()
@@ -165,12 +163,13 @@ class Serving:
             plane = DataPlane(front, self._applications["admin"], health)
             app.asgi_app = plane  # type: ignore[method-assign, assignment]
             self._admin = Admin(app, sockets.borrow(self._boot.sockets["admin"]))
-            self._timers.every(_SWEEP_S, "admin deadlines", plane.sweep)
+            self._timers.every(SWEEP_S, "admin deadlines", plane.sweep)
         for name, door in self._doors.items():
             door.open(self.generation.proofs[name])
-            self._timers.every(_SWEEP_S, f"{name} deadlines", door.sweep)
-        self._timers.every(_SWEEP_S, "deadlines", self._front.sweep)
-        self._timers.every(_SWEEP_S, "stream deadlines", self._streams.sweep)
+            self._timers.every(SWEEP_S, f"{name} deadlines", door.sweep)
+        self._timers.every(SWEEP_S, "deadlines", self._front.sweep)
+        self._timers.every(SWEEP_S, "stream deadlines", self._streams.sweep)
+        self._timers.every(SWEEP_S, "pressure", self._front.weigh)
         self._timers.every(_FLUSH_S, "summaries", self._flush)
         self._timers.every(_KEY_SETS_S, "key sets", self._renew_key_sets)
         self._timers.every(_BEAT_S, "store", self._shared.store.beat)
@@ -199,6 +198,8 @@ class Serving:
         if candidate is None:
             return before.digest
         self._front.gateway = candidate.gateway
+        for front in self._fronts:
+            front.deadlines = candidate.config.deadlines
         if self._admin_front is not None:
             self._admin_front.gateway = candidate.control["admin"]
         for name, door in self._doors.items():

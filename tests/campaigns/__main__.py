@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.campaigns import fuzz, gateway, idle, matrix, reload, stream, testssl
+from edge.accept.deadlines import Deadlines
+from tests.campaigns import fuzz, gateway, idle, matrix, reload, slow, stream, testssl
 from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
@@ -74,6 +75,12 @@ def run_testssl(directory: Path, count: int, seed: int) -> str:
     return testssl.campaign(directory / "edge")
 
 
+def run_slow(directory: Path, count: int, seed: int) -> str:
+    """`count` connections of each kind that hold on: all cut by their deadline, others served, memory bounded."""
+    del seed
+    return str(slow.campaign(directory / "edge", count, Deadlines()))
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),
@@ -82,6 +89,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "reload": (run_reload, 100),
     "ring": (run_ring, 100),
     "stream": (run_stream, 2048),
+    "slow": (run_slow, 200),
     "tamper": (run_tamper, 10_000),
     "testssl": (run_testssl, 1),
 }

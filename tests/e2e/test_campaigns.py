@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import fuzz, idle
+from edge.accept.deadlines import Deadlines
+from tests.campaigns import fuzz, idle, slow
 from tests.campaigns.__main__ import CAMPAIGNS, main
 from tests.campaigns.fuzz_targets import TARGETS
 
@@ -31,6 +32,11 @@ def test_no_input_is_an_accident(name: str) -> None:
 def test_a_fuzz_target_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuzz", "nothing"]) == 2
     assert "http1" in capsys.readouterr().out
+
+
+def test_slow_with_short_deadlines(tmp_path: Path) -> None:
+    short = Deadlines(handshake_s=1, head_s=1, idle_s=1, body_s=1, write_s=1)
+    assert slow.campaign(tmp_path / "edge", 2, short).served
 
 
 def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

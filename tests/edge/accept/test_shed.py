@@ -99,5 +99,5 @@ def test_the_bucket_agrees_with_a_naive_model(steps: list[tuple[str, int, bool]]
 def test_shares_of_all_workers_are_the_budget_of_the_gateway() -> None:
     settings = ShedSettings(20_000, 2_000, 20_000, 40_000)
     assert settings.share(1) == settings
-    assert settings.share(4) == ShedSettings(5_000, 500, 5_000, 10_000)
-    assert ShedSettings(1, 1, 1, 1).share(64) == ShedSettings(1, 1, 1, 1)  # never nothing
+    assert settings.share(4) == ShedSettings(5_000, 500, 5_000, 10_000, 64 << 20)
+    assert ShedSettings(1, 1, 1, 1, 1).share(64) == ShedSettings(1, 1, 1, 1, 1)  # never nothing

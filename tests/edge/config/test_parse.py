@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.accept.deadlines import Deadlines
 from edge.config.parse import parse
 from edge.limit.rules import LimitSettings
 from tests.edge.config.house import CEDAR, EDGE, faults, sources
@@ -74,6 +75,7 @@ workers: 3
 store: ${EDGE_STORE}
 audit: {durability: strict, origin: a.example/log, checkpoint_every_s: 2, paths: plain, reserve_bytes: 0}
 shed: {max_connections: 10, failed_checks_per_s: 5}
+deadlines: {head_s: 2.5, least_bytes_per_s: 1000}
 dns_suffixes: [.corp]
 problem_base: https://errors.example/
 """
@@ -89,6 +91,7 @@ problem_base: https://errors.example/
         "a.example/log",
         2.0,
     )
+    assert config.deadlines == Deadlines(head_s=2.5, least_bytes_per_s=1000)
     assert (config.shed.max_connections, config.shed.failed_checks_per_s, config.shed.failed_checks_burst) == (
         10,
         5,
