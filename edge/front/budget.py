@@ -27,4 +27,5 @@ class Budget:
         return self._left >= 0
 
     def earn(self, credit: int) -> None:
-        self._left = min(self._size, self._left + credit)
+        left = self._left + credit
+        self._left = left if left < self._size else self._size

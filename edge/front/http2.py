@@ -183,10 +183,11 @@ class Http2(Connection):
 
     def push(self, stream: AnsweringStream) -> None:
         if not self._is_write_paused:
-            if stream.is_over or stream.emit(frames.MAX_WINDOW_BYTES):
-                self._unsent.pop(stream, None)
-            else:
+            if not (stream.is_over or stream.emit(frames.MAX_WINDOW_BYTES)):
                 self._unsent[stream] = None
+                stream.weigh()
+            elif self._unsent:
+                self._unsent.pop(stream, None)
                 stream.weigh()
         elif not stream.is_over:
             self._unsent[stream] = None
@@ -219,7 +220,8 @@ class Http2(Connection):
             data = b"".join(out)
             out.clear()
             self.bytes_out += len(data)
-            self.session.credit_written(len(data))
+            if len(data) > _TURN_BYTES:
+                self.session.credit_written(len(data))
             self._transport.write(data)
 
     def answered(self, stream: AnsweringStream) -> None:

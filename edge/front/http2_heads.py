@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edge.errors import HeadersTooLarge, MalformedRequest
 from edge.front import frames
-from edge.front.frames import Code
+from edge.front.frames import GO_ON, Code
 from edge.front.heads import KnownBlocks
 from edge.model.http import RawField, Request
 from edge.parse import hpack
@@ -49,7 +49,8 @@ class HeadReader:
 
     def begin(self, flags: int, stream_id: int, payload: bytes) -> Code:
         """A HEADERS frame."""
-        self.is_self_dependent = False
+        if self.is_self_dependent:
+            self.is_self_dependent = False
         if flags & (frames.PADDED | frames.HAS_PRIORITY):
             start = (1 if flags & frames.PADDED else 0) + (5 if flags & frames.HAS_PRIORITY else 0)
             if len(payload) < start:
@@ -65,7 +66,7 @@ class HeadReader:
         if not flags & frames.END_HEADERS:
             self.waits_for = stream_id
             self._continuations = 0
-        return Code.NO_ERROR
+        return GO_ON
 
     def go_on(self, flags: int, stream_id: int, payload: bytes) -> Code:
         """A CONTINUATION frame (RFC 9113 §6.10)."""
@@ -77,7 +78,7 @@ class HeadReader:
             return Code.ENHANCE_YOUR_CALM
         if flags & frames.END_HEADERS:
             self.waits_for = 0
-        return Code.NO_ERROR
+        return GO_ON
 
     def decode(self) -> Code:
         """Read the whole block: afterwards `known` or `fields` say what it means."""
@@ -86,7 +87,7 @@ class HeadReader:
             found = self._blocks.get((before, self.block))
             if found is not None:
                 self.known, self._table = found
-                return Code.NO_ERROR
+                return GO_ON
         self.known = None
         try:
             self.fields, self._table = hpack.decode(before, self.block)
@@ -94,7 +95,7 @@ class HeadReader:
             return Code.ENHANCE_YOUR_CALM
         except MalformedRequest:
             return Code.COMPRESSION_ERROR
-        return Code.NO_ERROR
+        return GO_ON
 
     def remember(self, request: Request) -> None:
         """What the block just decoded was parsed to."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from edge.errors import MalformedRequest
 from edge.front import frames
 from edge.front.budget import Budget
-from edge.front.frames import Code, Setting
+from edge.front.frames import GO_ON, Code, Setting
 from edge.front.heads import KnownBlocks
 from edge.front.http2_closed import ClosedStreams
 from edge.front.http2_heads import HeadReader
@@ -109,7 +109,7 @@ class Session:
                 return Code.PROTOCOL_ERROR
             if size < len(awaited):
                 self._rest = data
-                return Code.NO_ERROR
+                return GO_ON
             self._awaited = None
             at = len(awaited)
         while size - at >= 9:
@@ -125,7 +125,7 @@ class Session:
             at = end
         if at < size:
             self._rest = data[at:]
-        return Code.NO_ERROR
+        return GO_ON
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Code:
         waits_for = self._heads.waits_for
@@ -144,7 +144,7 @@ class Session:
         return handler(self, flags, stream_id, payload) if handler is not None else self._charge(1)
 
     def _charge(self, cost: int) -> Code:
-        return Code.NO_ERROR if self._budget.spend(cost) else Code.ENHANCE_YOUR_CALM
+        return GO_ON if self._budget.spend(cost) else Code.ENHANCE_YOUR_CALM
 
     def credit_written(self, count: int) -> None:
         """So many bytes went out; whoever is sent much may say much."""
@@ -157,7 +157,7 @@ class Session:
             return Code.PROTOCOL_ERROR
         if code := self._heads.begin(flags, stream_id, payload):
             return code
-        return self._on_block(stream_id) if flags & frames.END_HEADERS else Code.NO_ERROR
+        return self._on_block(stream_id) if flags & frames.END_HEADERS else GO_ON
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> Code:
         if code := self._heads.go_on(flags, stream_id, payload):
@@ -191,7 +191,7 @@ class Session:
         parsed = self._shell.on_head(stream_id, heads.fields, heads.known, is_end=heads.is_end)
         if parsed is not None:
             heads.remember(parsed)
-        return Code.NO_ERROR
+        return GO_ON
 
     def _on_trailers(self, stream_id: int, stream: OpenStream) -> Code:
         if stream.is_request_ended:
@@ -203,9 +203,9 @@ class Session:
             require_trailers(heads.fields)
         except MalformedRequest as exc:
             stream.fail(exc)
-            return Code.NO_ERROR
+            return GO_ON
         stream.take(b"", is_end=True)
-        return Code.NO_ERROR
+        return GO_ON
 
     def _on_late_head(self, stream_id: int) -> Code:
         """For a stream that is closed, or was skipped and so can never be opened (RFC 9113 §5.1, §5.1.1)."""
@@ -265,7 +265,7 @@ class Session:
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> Code:
         """Nothing is made of it (RFC 9113 §5.3.2), but it has to be one."""
-        code = Code.NO_ERROR
+        code = GO_ON
         if len(payload) != 5:
             code = Code.FRAME_SIZE_ERROR
         elif not stream_id or frames.read_u31(payload[:4]) == stream_id:
@@ -316,7 +316,7 @@ class Session:
             self.client_frame_bytes = min(value, 4 * frames.MAX_FRAME_BYTES)
         elif name == Setting.HEADER_TABLE_SIZE:
             self._must_empty_table |= value < hpack.TABLE_BYTES  # ours is empty, but that has to be said
-        return Code.NO_ERROR
+        return GO_ON
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> Code:
         if stream_id:

@@ -218,7 +218,8 @@ class Stream:
 
     def emit(self, most_bytes: int) -> bool:
         """Put into frames what the windows allow, at most so much; whether all that there is went out."""
-        session, out, pieces = self._wire.session, self._wire.session.out, self._pieces
+        session, pieces = self._wire.session, self._pieces
+        out = session.out
         if self._block is not None:
             block, self._block = self._block, None
             is_bare = self._is_answer_ended and not pieces
