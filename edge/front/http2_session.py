@@ -4,7 +4,6 @@
 the stream's to say, what may be slow the shell's. Laws:
 
 - A handler gives back an error code of the connection, and nothing raises whatever comes.
-- A header block is always decoded, also for a stream that is refused, or the tables of the two sides would differ.
 - A frame that carries nothing is paid from a budget, and so is every reset, whoever sends it: what a client makes us reset
   costs as much as what it resets itself (CVE-2023-44487, CVE-2025-8671). Who overdraws it is told ENHANCE_YOUR_CALM.
 - What is held is bounded: one frame, one header block, so many streams, and of bodies what the windows allow.
@@ -61,9 +60,8 @@ class Session:
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: hpack.MAX_LIST_BYTES,
             Setting.NO_RFC7540_PRIORITIES: 1,
+            **({Setting.ENABLE_CONNECT_PROTOCOL: 1} if takes_tunnels else {}),
         }
-        if takes_tunnels:
-            values[Setting.ENABLE_CONNECT_PROTOCOL] = 1
         self.out: list[bytes | memoryview] = [
             frames.settings(values),
             frames.window_update(0, CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES),

@@ -1,0 +1,311 @@
+"""Who abuses HTTP/2 is cut with the right code, costs a bounded amount, and nobody else notices (attacks C4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from edge.accept.shed import ShedSettings
+from edge.front.http2_stream import Stream
+from edge.model.http import RawField
+from tests.e2e.whole_gateway import eventually
+from tests.wire.raw_h2 import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GET,
+    HEADERS,
+    PING,
+    POST,
+    PRIORITY,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    RawH2,
+    frame,
+    headers,
+    setting,
+    u32,
+)
+from tests.wire.rig import Rig
+from tests.wire.test_deadlines import SHORT, Near, near, play
+from tests.wire.test_http2 import resident_bytes
+
+CALM = 11
+OPEN = END_HEADERS
+
+
+def flood(rig: Rig, said: Callable[[int], bytes], count: int) -> RawH2:
+    """Say it again and again, with the number of the next stream, until the gateway has enough of it."""
+    client = RawH2(rig.gateway)
+    try:
+        for at in range(count):
+            client.send(said(2 * at + 1))
+    except OSError:
+        pass
+    client.until_closed()
+    client.close()
+    return client
+
+
+FLOODS: dict[str, Callable[[int], bytes]] = {
+    "PING": lambda at: frame(PING, payload=bytes(8)) * 50,
+    "answers to PING": lambda at: frame(PING, ACK, payload=bytes(8)) * 50,
+    "SETTINGS": lambda at: setting((3, 1)) * 50,
+    "windows by one": lambda at: frame(WINDOW_UPDATE, payload=u32(1)) * 50,
+    "PRIORITY": lambda at: frame(PRIORITY, 0, 1, u32(3) + b"\x10") * 50,
+    "unknown frames": lambda at: frame(0xEE, 0, 0, b"?") * 50,
+    "empty DATA": lambda at: (headers(1, POST, OPEN) if at == 1 else b"") + frame(DATA, 0, 1) * 50,
+    "empty continuations": lambda at: headers(at, flags=END_STREAM) + frame(CONTINUATION, 0, at) * 10
+    + frame(CONTINUATION, END_HEADERS, at) + frame(RST_STREAM, 0, at, u32(8)),
+    "resets, CVE-2023-44487": lambda at: headers(at) + frame(RST_STREAM, 0, at, u32(8)),
+    "made to reset by a window, CVE-2025-8671": lambda at: headers(at, POST, OPEN) + frame(WINDOW_UPDATE, 0, at, u32(0)),
+    "made to reset by a large window": lambda at: headers(at, POST, OPEN) + frame(WINDOW_UPDATE, 0, at, u32(2**31 - 1)),
+    "made to reset by DATA": lambda at: headers(at) + frame(DATA, END_STREAM, at, b"x"),
+    "made to reset by a second head": lambda at: headers(at) + headers(at),
+    "made to reset by a priority": lambda at: headers(at, POST, OPEN) + frame(PRIORITY, 0, at, b"?"),
+    "made to reset by malformed heads": lambda at: headers(at, (*GET, (b"connection", b"x"))),
+    "made to reset by lengths": lambda at: headers(at, (*POST, (b"content-length", b"1"))),
+    "made to refuse": lambda at: (setting((4, 0)) if at == 1 else b"") + headers(at, (*GET[:3], (b":path", b"/nowhere"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_ends_with_enhance_your_calm_C4(rig: Rig, kind: str) -> None:
+    heard = flood(rig, FLOODS[kind], 1500).heard
+    assert [code for _, code in heard.goaways] in ([CALM], [])  # none, when its own bytes pushed the words away
+    with RawH2(rig.gateway) as other:
+        assert other.send(headers(1)).until_over(1).statuses == {1: 200}
+
+
+def test_what_is_reset_in_the_same_breath_never_reaches_an_upstream_CVE_2023_44487(rig: Rig) -> None:
+    with RawH2(rig.gateway) as client:
+        client.send(b"".join(headers(at) + frame(RST_STREAM, 0, at, u32(8)) for at in range(1, 99, 2))).fence()
+        client.send(headers(99)).until_over(99)
+        assert client.heard.statuses == {99: 200}
+    assert rig.upstream.seen.count(b"GET /orders/7 ") == 1
+
+
+def test_resets_while_upstreams_are_silent_leave_no_connection_behind(rig: Rig) -> None:
+    rig.upstream.by_target[b"/quick/silent"] = b""
+    silent = (*GET[:3], (b":path", b"/quick/silent"))
+    with RawH2(rig.gateway) as client:
+        client.send(b"".join(headers(at, silent) for at in range(1, 41, 2))).fence()
+        eventually(lambda: rig.upstream.seen.count(b"GET /quick/silent ") == 20, 5)
+        client.send(b"".join(frame(RST_STREAM, 0, at, u32(8)) for at in range(1, 41, 2))).fence()
+        assert client.heard.goaways == []
+    eventually(lambda: rig.upstream.open_connections <= 2, 5)
+
+
+def test_windows_that_stay_shut_hold_a_bounded_part_of_the_answers(rig: Rig) -> None:
+    size = 8 << 20
+    rig.upstream.by_target[b"/orders/big"] = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
+    big = (*GET[:3], (b":path", b"/orders/big"))
+    before = resident_bytes(rig)
+    with RawH2(rig.gateway) as client:
+        client.send(setting((4, 0)) + b"".join(headers(at, big) for at in range(1, 181, 2))).fence()
+        eventually(lambda: len(client.fence().statuses) >= 4, 5)
+        time.sleep(0.5)
+        assert resident_bytes(rig) - before < 64 << 20
+        client.send(headers(181)).fence()
+        assert 181 not in client.heard.statuses  # nothing is begun for who takes nothing
+        client.send(b"".join(frame(RST_STREAM, 0, at, u32(8)) for at in range(1, 181, 2))).fence()
+        client.send(frame(WINDOW_UPDATE, 0, 181, u32(100))).until_over(181)
+        assert client.heard.bodies[181] == b"ok"
+
+
+def test_pings_that_are_answered_and_not_read_are_not_held_for_ever(rig: Rig) -> None:
+    before = resident_bytes(rig)
+    with RawH2(rig.gateway) as client:
+        try:
+            for _ in range(3000):
+                client.send(frame(PING, payload=bytes(8)) * 200)
+        except OSError:
+            pass
+        assert resident_bytes(rig) - before < 16 << 20
+
+
+def test_many_small_frames_are_one_write_upstream(rig: Rig) -> None:
+    body = frame(DATA, 0, 1, b"x") * 20_000
+    with RawH2(rig.gateway) as client:
+        began = time.monotonic()
+        client.send(headers(1, POST, OPEN) + body + frame(DATA, END_STREAM, 1)).until_over(1)
+        assert client.heard.statuses == {1: 200}
+        assert time.monotonic() - began < 3
+    assert len(rig.upstream.seen) < 60_000
+
+
+def test_an_answer_goes_out_as_the_windows_allow_and_no_faster(rig: Rig) -> None:
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + bytes(range(250)) * 4]
+    with RawH2(rig.gateway) as client:
+        client.send(setting((4, 10)) + headers(1)).fence()
+        eventually(lambda: len(client.fence().bodies.get(1, b"")) == 10, 5)
+        client.send(setting((4, 0)) + frame(WINDOW_UPDATE, 0, 1, u32(15))).fence()
+        assert len(client.heard.bodies[1]) == 15  # the setting took ten away, which were used up
+        client.send(frame(WINDOW_UPDATE, 0, 1, u32(2000))).until_over(1)
+        assert client.heard.bodies[1] == bytes(range(250)) * 4
+
+
+def test_streams_share_what_a_connection_may_send(rig: Rig) -> None:
+    size = 200_000
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)] * 3
+    with RawH2(rig.gateway) as client:
+        client.send(setting((4, 1 << 20)) + headers(1) + headers(3) + headers(5))
+        eventually(lambda: sum(map(len, client.fence().bodies.values())) == 65_535, 5)
+        eventually(lambda: len(client.fence().statuses) == 3, 5)
+        for _ in range(8):
+            client.send(frame(WINDOW_UPDATE, payload=u32(49_152))).fence()
+        assert min(len(client.heard.bodies.get(at, b"")) for at in (1, 3, 5)) >= 80_000
+        client.send(frame(WINDOW_UPDATE, payload=u32(1 << 20)))
+        for at in (1, 3, 5):
+            assert len(client.until_over(at).bodies[at]) == size
+
+
+# -- ends --------------------------------------------------------------------------------------------
+
+
+def stops_in_a_head(there: Near) -> None:
+    with RawH2(there) as client:
+        assert client.send(headers(1, flags=END_STREAM)).until_closed().goaways == [(0, CALM)]
+
+
+def dribbles_continuations(there: Near) -> None:
+    with RawH2(there) as client:
+        client.send(headers(1, flags=END_STREAM))
+        client.tls.settimeout(0.1)
+        for _ in range(14):
+            client.send(frame(CONTINUATION, 0, 1, b""))
+            try:
+                if not client.hear():
+                    break
+            except TimeoutError:
+                continue
+        client.tls.settimeout(4)
+        assert client.until_closed().goaways == [(0, CALM)]
+
+
+def stops_in_a_frame(there: Near) -> None:
+    with RawH2(there) as client:
+        assert client.send(frame(HEADERS, 0x5, 1, b"", length=100)).until_closed().goaways == [(0, CALM)]
+
+
+def says_half_a_preface(there: Near) -> None:
+    with RawH2(there, begins=False) as client:
+        assert client.send(b"PRI * HTTP/2.0\r\n").until_closed().goaways == [(0, CALM)]
+
+
+def only_pings(there: Near) -> None:
+    with RawH2(there) as client:
+        client.tls.settimeout(0.1)
+        end = time.monotonic() + 4
+        while time.monotonic() < end and not client.heard.goaways:
+            client.send(frame(PING, payload=bytes(8)))
+            with suppress(TimeoutError):
+                while client.hear():
+                    pass
+        assert client.heard.goaways == [(0, 0)]  # being alive is no progress
+
+
+ENDS = (stops_in_a_head, dribbles_continuations, stops_in_a_frame, says_half_a_preface, only_pings)
+
+
+def test_what_never_becomes_whole_is_cut_C4(running: Rig, tmp_path: Path) -> None:
+    async def all_of_them() -> list[float | BaseException]:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
+            with ThreadPoolExecutor(len(ENDS)) as pool:
+                found = await asyncio.gather(*(play(there, attack, pool) for attack in ENDS), return_exceptions=True)
+            assert await there.front.emptied(2), "connections are left"
+        return found
+
+    for attack, found in zip(ENDS, uvloop.run(all_of_them()), strict=True):
+        if isinstance(found, BaseException):
+            raise AssertionError(attack.__name__) from found
+        assert 0.3 < found < 3, (attack.__name__, found)
+
+
+def test_a_worker_that_retires_tells_its_clients_and_serves_what_they_had_sent(running: Rig, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
+            loop = asyncio.get_running_loop()
+
+            def first() -> RawH2:
+                client = RawH2(there)
+                assert client.send(headers(1)).until_over(1).statuses == {1: 200}
+                return client
+
+            with ThreadPoolExecutor(1) as pool:
+                client = await loop.run_in_executor(pool, first)
+                there.front.begin_retire()
+                heard = await loop.run_in_executor(pool, client.until_closed)
+                assert heard.goaways == [(2**31 - 1, 0), (1, 0)]
+                client.close()
+            assert await there.front.drained(SHORT.linger_s + 1)
+
+    uvloop.run(scene())
+
+
+# -- tunnels -----------------------------------------------------------------------------------------
+
+
+class Echo:
+    """What a tunnel may be made of."""
+
+    is_body_complete = False
+
+    def __init__(self, stream: Stream, head: list[RawField], seen: list[str]) -> None:
+        self._stream, self._seen = stream, seen
+        seen.append(dict(head)[b":protocol"].decode())
+        stream.attach(self)
+        stream.send_head(200, [], None, has_body=True)
+        stream.flush()
+
+    def on_body(self, body: bytes) -> None:
+        self._stream.send_body(body.upper())
+        self._stream.flush()
+
+    def on_body_end(self) -> None:
+        self._seen.append("end")
+        self._stream.send_end()
+        self._stream.flush()
+
+    def on_gone(self) -> None:
+        self._seen.append("gone")
+
+    def pause_answer(self, *, is_paused: bool) -> None:
+        """It has nobody to pause."""
+
+    def check_deadline(self, now_s: float) -> None:
+        """It may take its time."""
+
+
+def test_an_extended_connect_is_given_to_whoever_takes_tunnels(running: Rig, tmp_path: Path) -> None:
+    seen: list[str] = []
+    connect = ((b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:])
+
+    def talk(there: Near) -> None:
+        with RawH2(there) as client:
+            assert client.fence().settings[8] == 1
+            client.send(headers(1, connect, OPEN) + headers(3, connect, OPEN) + frame(DATA, 0, 1, b"hello"))
+            while client.heard.bodies.get(1) != b"HELLO":
+                assert client.hear()
+            client.send(frame(DATA, END_STREAM, 1, b" you") + frame(RST_STREAM, 0, 3, u32(8))).until_over(1)
+            assert (client.heard.bodies[1], client.heard.statuses) == (b"HELLO YOU", {1: 200, 3: 200})
+            client.fence()
+
+    async def scene() -> None:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
+            there.front.take_tunnel = lambda stream, head: seen.append(type(Echo(stream, head, seen)).__name__)
+            with ThreadPoolExecutor(1) as pool:
+                await play(there, talk, pool)
+
+    uvloop.run(scene())
+    assert seen[:4] == ["websocket", "Echo", "websocket", "Echo"]
+    assert sorted(seen[4:]) == ["end", "gone"]
