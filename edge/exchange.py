@@ -135,8 +135,10 @@ class Exchange:
 
     def pause_answer(self, *, is_paused: bool) -> None:
         """The downstream cannot take more of the answer at the moment (or can again)."""
-        if self._connection is not None and not self._is_over:
-            self._answer_paused = is_paused
+        if self._is_over:
+            return
+        self._answer_paused = is_paused  # also before there is an upstream: it will not be read then
+        if self._connection is not None:
             if is_paused:
                 self._deadline_s = 0.0  # the client is slow, not the upstream
                 self._connection.pause_reading()
@@ -237,6 +239,8 @@ class Exchange:
         if is_complete:
             self._arm()
         connection.start(self, head + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
+        if self._answer_paused:
+            self.pause_answer(is_paused=True)
         if self._wants_continue or self._body_paused:
             self._let_body_come()
 

@@ -29,7 +29,7 @@ from edge.parse.request import build
 from edge.parse.websocket import PROTOCOL
 
 MAX_HELD_BYTES = 1 << 20
-"""Of all answers of a connection that its client does not take; then no request is begun."""
+"""Of all answers of a connection that its client does not take; then no upstream is read for it and no request begun."""
 _TURN_BYTES = 16_384
 """Of one stream's answer at a time, when several wait for a window."""
 
@@ -38,7 +38,7 @@ class Http2(Connection):
     """One downstream connection."""
 
     __slots__ = (
-        "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone",
+        "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone", "_is_held_back",
         "_is_leaving", "_is_write_due", "_is_write_paused", "_overdrawn", "_received", "_since_s", "_taken_bytes",
         "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units", "_write_deadline_s", "bytes_out", "front",
         "held_bytes", "peer", "session",
@@ -54,7 +54,7 @@ class Http2(Connection):
         self._received: dict[AnsweringStream, None] = {}
         self._unsent: dict[AnsweringStream, None] = {}
         self._waiting: list[AnsweringStream] = []
-        self._is_feeding = self._is_write_due = self._is_write_paused = False
+        self._is_feeding = self._is_write_due = self._is_write_paused = self._is_held_back = False
         self._is_closing = self._is_leaving = self._is_gone = self._has_said_goodbye = False
         self._overdrawn = Code.NO_ERROR
         self.bytes_out = self._taken_bytes = 0
@@ -153,7 +153,7 @@ class Http2(Connection):
             self._drop_all()
         if self._begun:
             begun, self._begun = self._begun, []
-            if self._waiting or self.held_bytes > MAX_HELD_BYTES:
+            if self._waiting or self._is_held_back:
                 self._waiting += begun
             else:
                 for stream in begun:
@@ -175,6 +175,7 @@ class Http2(Connection):
         self._is_gone |= bool(code)
 
     def _drop_all(self) -> None:
+        self._begun, self._waiting = [], []
         streams, self.session.streams = list(self.session.streams.values()), {}
         for stream in streams:
             stream.drop()
@@ -184,14 +185,12 @@ class Http2(Connection):
     def push(self, stream: AnsweringStream) -> None:
         if not self._is_write_paused:
             if not (stream.is_over or stream.emit(frames.MAX_WINDOW_BYTES)):
-                self._unsent[stream] = None
-                stream.weigh()
+                self._wait_for_client(stream)
             elif self._unsent:
                 self._unsent.pop(stream, None)
                 stream.weigh()
         elif not stream.is_over:
-            self._unsent[stream] = None
-            stream.weigh()
+            self._wait_for_client(stream)
         if not (self._is_feeding or self._is_write_due):
             self._is_write_due = True
             self.front.shared.loop.call_soon(self._write)
@@ -208,10 +207,27 @@ class Http2(Connection):
             if before == session.send_left:
                 break
             self._write()
-        if self._waiting and self.held_bytes <= MAX_HELD_BYTES:
-            waiting, self._waiting = self._waiting, []
-            for stream in waiting:
-                stream.begin()
+        if self._is_held_back:
+            self._let_on()
+
+    def _wait_for_client(self, stream: AnsweringStream) -> None:
+        self._unsent[stream] = None
+        stream.weigh()
+        if self.held_bytes > MAX_HELD_BYTES and not self._is_held_back:
+            self._is_held_back = True
+            for other in list(self.session.streams.values()):
+                other.hold_back(is_held_back=True)
+
+    def _let_on(self) -> None:
+        """When half of what was too much is gone, the others go on, and those that waited begin."""
+        if self.held_bytes > MAX_HELD_BYTES // 2:
+            return
+        self._is_held_back = False
+        for stream in list(self.session.streams.values()):
+            stream.hold_back(is_held_back=False)
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            stream.begin()
 
     def _write(self) -> None:
         self._is_write_due = False
@@ -237,6 +253,8 @@ class Http2(Connection):
 
     def let_go(self, stream: AnsweringStream) -> None:
         self._unsent.pop(stream, None)
+        if self._is_held_back and not self._is_closing:
+            self._let_on()
         if not self.session.streams:
             self._rest()
 
@@ -305,8 +323,8 @@ class Http2(Connection):
             self._check_idle(now_s)
 
     def _check_idle(self, now_s: float) -> None:
-        front = self.front
-        if now_s > self._since_s + front.deadlines.idle_s:
+        front, deadlines = self.front, self.front.deadlines
+        if now_s > self._since_s + (deadlines.idle_s if self.session.last_stream_id > 0 else deadlines.head_s):
             self._close(Code.NO_ERROR)
         elif front.is_draining:
             # Told when nothing is under way, because some clients cannot read an answer behind it, and closed at the next

@@ -37,6 +37,9 @@ class OpenStream(Protocol):
     def drop(self) -> None:
         """It is closed already; nothing can be sent."""
 
+    def hold_back(self, *, is_held_back: bool) -> None:
+        """The connection holds too much of all answers together (or no more)."""
+
     def check_deadline(self, now_s: float) -> None:
         """Cut what is past its deadline."""
 

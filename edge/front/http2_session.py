@@ -377,7 +377,7 @@ class Session:
 
     def close(self, stream_id: int) -> None:
         """Both sides said all they had to."""
-        del self.streams[stream_id]
+        self.streams.pop(stream_id, None)
         self._budget.earn(ANSWER_CREDIT)
 
     def head(self, stream_id: int, block: bytes, *, is_end: bool) -> None:

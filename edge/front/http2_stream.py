@@ -37,14 +37,15 @@ class Stream:
     _error: EdgeError | None = None
     _wants_continue = False
     _received_bytes = 0
-    _inbox: tuple[bytes, ...] = ()
+    _inbox: list[bytes] | None = None
+    """Of the body, not delivered yet."""
     _is_end_due = False
     _is_body_paused = False
     _untold = 0
     _block: bytes | None = None
     _is_bodyless = False
     _is_answer_ended = False
-    _is_answer_paused = False
+    _is_answer_paused = _is_full = _is_held_back = False
     _held_bytes = 0
     _body_deadline_s = 0.0
     _write_deadline_s = 0.0
@@ -110,7 +111,10 @@ class Stream:
                 self.fail(MalformedRequest("framing-disagrees"))
                 return
         if body:
-            self._inbox = (*self._inbox, body)
+            if self._inbox is None:
+                self._inbox = [body]
+            else:
+                self._inbox.append(body)
         self._is_end_due = is_end
         self._wire.received(self)
 
@@ -120,8 +124,7 @@ class Stream:
         if handler is None:
             return
         while self._inbox and not self._is_body_paused:
-            body = self._inbox[0] if len(self._inbox) == 1 else b"".join(self._inbox)
-            self._inbox = ()
+            body, self._inbox = b"".join(self._inbox), None
             self.give_back(len(body))
             self._extend_deadline(len(body))
             handler.on_body(body)
@@ -168,8 +171,9 @@ class Stream:
         self._wire.let_go(self)
 
     def _drop_inbox(self) -> None:
-        dropped, self._inbox, self._is_end_due = self._inbox, (), False
-        self._wire.session.give_back(sum(map(len, dropped)))
+        dropped, self._inbox, self._is_end_due = self._inbox, None, False
+        if dropped:
+            self._wire.session.give_back(sum(map(len, dropped)))
 
     # -- the answer (Downstream) ----------------------------------------------------------------
 
@@ -268,15 +272,19 @@ class Stream:
         """After `emit`: let the upstream wait while too much is held, and go on when all of it is out."""
         held_bytes = sum(map(len, self._pieces))
         self._count_held(held_bytes)
-        if self._is_answer_ended or self._handler is None or self.is_over:
+        self._is_full = held_bytes > (0 if self._is_full else HELD_BYTES)
+        self._pause_answer()
+
+    def hold_back(self, *, is_held_back: bool) -> None:
+        self._is_held_back = is_held_back
+        self._pause_answer()
+
+    def _pause_answer(self) -> None:
+        is_paused = self._is_full or self._is_held_back
+        if is_paused == self._is_answer_paused or self._handler is None or self._is_answer_ended or self.is_over:
             return
-        if self._is_answer_paused:
-            if not held_bytes:
-                self._is_answer_paused = False
-                self._handler.pause_answer(is_paused=False)
-        elif held_bytes > HELD_BYTES:
-            self._is_answer_paused = True
-            self._handler.pause_answer(is_paused=True)
+        self._is_answer_paused = is_paused
+        self._handler.pause_answer(is_paused=is_paused)
 
     def _count_held(self, held_bytes: int) -> None:
         self._wire.held_bytes += held_bytes - self._held_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from tests.wire.raw_h2 import (
     RST_STREAM,
     WINDOW_UPDATE,
     RawH2,
+    block,
     frame,
     headers,
     setting,
@@ -167,6 +169,41 @@ def test_streams_share_what_a_connection_may_send(rig: Rig) -> None:
         client.send(frame(WINDOW_UPDATE, payload=u32(1 << 20)))
         for at in (1, 3, 5):
             assert len(client.until_over(at).bodies[at]) == size
+
+
+def test_no_frames_at_all_make_the_worker_complain(rig: Rig) -> None:
+    """Talks that are half sound, by chance, so that they get far: every state meets every frame."""
+    chance = random.Random(9113)
+    payloads = (b"", b"x", bytes(4), u32(1), u32(2**31 - 1), bytes(8), block(GET), block(POST), block([(b"x", b"1")]))
+    sound = (
+        lambda at: headers(at),
+        lambda at: headers(at, POST, OPEN),
+        lambda at: headers(at, (*POST, (b"content-length", b"3")), OPEN),
+        lambda at: headers(at, (*GET[:3], (b":path", b"/nowhere"))),
+        lambda at: frame(DATA, chance.choice((0, 1)), at, b"x" * chance.choice((0, 1, 3, 9000))),
+        lambda at: frame(WINDOW_UPDATE, 0, chance.choice((0, at)), u32(chance.choice((1, 70_000)))),
+        lambda at: frame(RST_STREAM, 0, at, u32(8)),
+        lambda at: setting((4, chance.choice((0, 1, 65_535, 1 << 20)))),
+        lambda at: headers(at, [(b"x-a", b"1")]),
+    )
+    for _ in range(120):
+        talk = []
+        for _ in range(chance.randrange(1, 25)):
+            at = chance.choice((1, 1, 3, 5, 7, 9))
+            if chance.random() < 0.9:
+                talk.append(chance.choice(sound)(at))
+            else:
+                talk.append(
+                    frame(chance.randrange(12), chance.choice((0, 1, 4, 5, 8, 0x25, 255)), at, chance.choice(payloads))
+                )
+        with RawH2(rig.gateway) as client, suppress(OSError):
+            client.send(b"".join(talk)).fence()
+    with RawH2(rig.gateway) as client:
+        assert client.send(headers(1)).until_over(1).statuses == {1: 200}
+    complaints = [
+        line for line in rig.gateway.lines if "internal" in line or "unexpected" in line or "Traceback" in line
+    ]
+    assert complaints == []
 
 
 # -- ends --------------------------------------------------------------------------------------------

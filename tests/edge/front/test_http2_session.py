@@ -53,6 +53,9 @@ class FakeStream:
     def drop(self) -> None:
         self.is_dropped = True
 
+    def hold_back(self, *, is_held_back: bool) -> None:
+        """It has nobody to hold."""
+
     def check_deadline(self, now_s: float) -> None:
         """It has none."""
 
