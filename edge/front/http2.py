@@ -123,7 +123,8 @@ class Http2(Connection):
             self._begun.append(stream)
             return None
         if self.front.take_tunnel is not None and PROTOCOL in fields:
-            self.front.take_tunnel(stream, fields)
+            stream.expect_tunnel(fields)
+            self._begun.append(stream)
             return None
         self._begun.append(stream)
         return self._parse(stream, fields, is_end=is_end)
@@ -325,7 +326,7 @@ class Http2(Connection):
     def _check_idle(self, now_s: float) -> None:
         front, deadlines = self.front, self.front.deadlines
         if now_s > self._since_s + (deadlines.idle_s if self.session.last_stream_id > 0 else deadlines.head_s):
-            self._close(Code.NO_ERROR)
+            self._close(Code.ENHANCE_YOUR_CALM if self.session.is_amid else Code.NO_ERROR)
         elif front.is_draining:
             # Told when nothing is under way, because some clients cannot read an answer behind it, and closed at the next
             # look: what the client sent before it heard is still answered.

@@ -35,6 +35,7 @@ class Stream:
     _exchange: Exchange | None = None
     _request: Request | None = None
     _error: EdgeError | None = None
+    _tunnel_head: list[RawField] | None = None
     _wants_continue = False
     _received_bytes = 0
     _inbox: list[bytes] | None = None
@@ -73,6 +74,10 @@ class Stream:
         self.ending = ending
         self._is_bodyless = is_head_method
 
+    def expect_tunnel(self, head: list[RawField]) -> None:
+        """A CONNECT was read: what `begin` is to give away."""
+        self._tunnel_head = head
+
     def attach(self, handler: Handler) -> None:
         """Give the stream to a tunnel (RFC 8441): it gets all bytes, and answers by the methods of `Downstream`."""
         self._handler = handler
@@ -90,6 +95,10 @@ class Stream:
         if self.is_over:
             return
         front = self._wire.front
+        if self._tunnel_head is not None and front.take_tunnel is not None:
+            head, self._tunnel_head = self._tunnel_head, None
+            front.take_tunnel(self, head)
+            return
         exchange = self._handler = self._exchange = Exchange(front.gateway, front.shared, self, self._wire.peer)
         request = self._request
         if self._error is not None or request is None:

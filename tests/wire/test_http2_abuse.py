@@ -331,6 +331,7 @@ def test_an_extended_connect_is_given_to_whoever_takes_tunnels(running: Rig, tmp
         with RawH2(there) as client:
             assert client.fence().settings[8] == 1
             client.send(headers(1, connect, OPEN) + headers(3, connect, OPEN) + frame(DATA, 0, 1, b"hello"))
+            client.send(headers(5, connect, OPEN) + frame(RST_STREAM, 0, 5, u32(8)))  # nobody hears of this one
             while client.heard.bodies.get(1) != b"HELLO":
                 assert client.hear()
             client.send(frame(DATA, END_STREAM, 1, b" you") + frame(RST_STREAM, 0, 3, u32(8))).until_over(1)
