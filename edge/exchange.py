@@ -63,14 +63,12 @@ class Exchange:
     _body_paused = False
     _answer_paused = False
     _wants_continue = False
-    _status = 0
-    """Of the answer, once its head is out."""
+    _status = 0  # of the answer, once its head is out
     _needs = 0
     _retries = 0
     _deadline_s = 0.0
     _is_over = False
-    _is_held = False
-    """The answer is complete but for bytes that wait for the leaf (`strict`)."""
+    _is_held = False  # the answer is complete but for bytes that wait for the leaf (`strict`)
 
     def __init__(self, gateway: Gateway, shared: Shared, downstream: Downstream, peer: Peer) -> None:
         self._gateway = gateway
@@ -135,10 +133,8 @@ class Exchange:
 
     def pause_answer(self, *, is_paused: bool) -> None:
         """The downstream cannot take more of the answer at the moment (or can again)."""
-        if self._is_over:
-            return
         self._answer_paused = is_paused  # also before there is an upstream: it will not be read then
-        if self._connection is not None:
+        if self._connection is not None and not self._is_over:
             if is_paused:
                 self._deadline_s = 0.0  # the client is slow, not the upstream
                 self._connection.pause_reading()
