@@ -117,12 +117,18 @@ class RenewOwn(_Message):
     force: bool = False
 
 
+class Advance(_Message):
+    """Take a rotation one stage further if the evidence is there; `force`: also without."""
+
+    force: bool = False
+
+
 class StandAside(_Message):
     """Give up the authority's lock for a moment: an operator does something that needs the root's key."""
 
 
 FromWorker = Enrol | Renew | SawBundle
-FromOperator = Hello | Issue | Refuse | MakeToken | Revoke | Show | RenewOwn | StandAside
+FromOperator = Hello | Issue | Refuse | MakeToken | Revoke | Show | RenewOwn | Advance | StandAside
 
 
 class Certified(_Message):

@@ -41,7 +41,7 @@ from pki.errors import (
     SvidRejected,
 )
 from pki.io_create import create, key_name, sign_signer, spki_sha256
-from pki.io_files import lock, private_directory, read_public, write_private
+from pki.io_files import clear_leftovers, lock, private_directory, read_public, write_private
 from pki.io_keys import Keyring, Passphrases, make_ec
 from pki.io_record import Intent, Record
 from pki.issue import SIGNER_ROLES, IssueRequest, IssuerRole, LeafNames, NameSpace, SignerRole
@@ -96,6 +96,7 @@ class Authority:
         with ExitStack() as held:
             descriptor = lock(directory / "lock", wait_s=lock_wait_s)
             held.callback(os.close, descriptor)
+            clear_leftovers(directory)
             roots = _certificates(directory / "root.pem")
             signers = {role: _certificates(directory / f"{role}.pem") for role in SIGNER_ROLES}
             keyring = Keyring.open(directory / "issuing.key", passphrases.find("issuing"))
@@ -239,6 +240,12 @@ class Authority:
         pem = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
         write_private(self.directory / f"{role}.pem", pem, replace=True)
         self.signers[role] = certificates
+
+    def set_roots(self, certificates: tuple[x509.Certificate, ...]) -> None:
+        """Which roots there are; the first signs."""
+        pem = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+        write_private(self.directory / "root.pem", pem, replace=True)
+        self.roots = certificates
 
     def status_signer(self) -> StatusSigner:
         """Who signs revocation sets.

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pki import issue
 from pki.errors import IssueRefused, WouldOverwrite
-from pki.io_files import private_directory, sync_directory, write_private
+from pki.io_files import clear_stages, hold_directory, private_directory, sync_directory, write_private
 from pki.io_keys import COST, Cost, make_ec, make_ed25519, seal
 from pki.io_record import Intent, Record
 from pki.issue import ISSUER_ROLES, SIGNER_ROLES, IssuerRole, NameSpace, SignerRole
@@ -52,12 +52,30 @@ def create(
     if len(trust_domain) > 64:  # it is the O of every authority certificate, which X.520 bounds
         raise IssueRefused("trust-domain", "longer than 64 characters")
     spaces = {role: issue.name_space(hosts if role == "edge" else dns_suffixes) for role in ISSUER_ROLES}
+    descriptor = hold_directory(directory.parent)
+    try:
+        _make(directory, trust_domain, spaces, passphrases, now.replace(microsecond=0), cost, tuple(unattended))
+    finally:
+        os.close(descriptor)
+
+
+def _make(
+    directory: Path,
+    trust_domain: str,
+    spaces: Mapping[IssuerRole, NameSpace],
+    passphrases: Mapping[str, bytes],
+    now: datetime,
+    cost: Cost,
+    unattended: tuple[str, ...],
+) -> None:
+    """While nobody else makes anything there."""
     if os.path.lexists(directory):
         raise WouldOverwrite(f"{directory} exists; an authority is never overwritten")
+    clear_stages(directory)  # of one that was killed: it may hold passphrases beside their keys
     stage = directory.with_name(f".{directory.name}.{os.urandom(6).hex()}")
     private_directory(stage)
     try:
-        _fill(stage, trust_domain, spaces, passphrases, now.replace(microsecond=0), cost)
+        _fill(stage, trust_domain, spaces, passphrases, now, cost)
         for name in unattended:
             write_private(stage / f"{name}.passphrase", passphrases[name] + b"\n")
         sync_directory(stage)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from pki import desk, io_enrol, io_status
+from pki import desk, io_enrol, io_rotate, io_status
 from pki.errors import AuthorityLocked, IssueRefused, PkiError
 from pki.io_authority import Authority
 from pki.io_enrol import Grants
@@ -33,12 +34,22 @@ _STRANGERS_PER_S = 5
 class Desk:
     """Answers for one authority. Not shared between threads."""
 
-    def __init__(self, authority: Authority, passphrases: Passphrases, publisher: Publisher, grants: Grants) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        passphrases: Passphrases,
+        publisher: Publisher,
+        grants: Grants,
+        own: desk.RenewOwn | None = None,
+    ) -> None:
         self._authority = authority
         self._passphrases = passphrases
         self._publisher = publisher
         self.grants = grants
         """Replaced when the configuration is."""
+        self.own = own
+        """As the gateway last asked for its own certificates; None where no gateway runs."""
+        self._told = 0  # sequence of the bundle that its certificates came with
         self._strangers = (0, 0, 0)  # second, refusals recorded in it, refusals not recorded since
 
     def answer(self, request: desk.FromWorker | desk.FromOperator, now: datetime) -> desk.Reply:
@@ -87,8 +98,27 @@ class Desk:
                 return self._show(now)
             case desk.RenewOwn():
                 return self._renew_own(request, now)
+            case desk.Advance():
+                self.advance(now, force=request.force)
+                return desk.Done()
             case desk.StandAside():
                 raise AuthorityLocked("nobody to stand aside for: the authority is not held by a gateway")
+
+    def advance(self, now: datetime, *, force: bool = False) -> None:
+        """Take a rotation as far as the evidence goes; the gateway's own certificates follow each stage at once.
+
+        Raises:
+            PkiError: it could not be done, or recorded.
+        """
+        own = self.own
+        if self._told != self._publisher.bundle_sequence and own is not None:
+            self._renew_own(own, now)  # an operator announced something while the authority was closed here
+        while io_rotate.advance(self._authority, now, force=force):
+            self._publisher.publish(now)
+            if own is not None:
+                self._renew_own(msgspec.structs.replace(own, force=True), now)
+            if force:
+                return
 
     def _enrol(self, request: desk.Enrol, now: datetime) -> desk.Reply:
         try:
@@ -151,6 +181,7 @@ class Desk:
         return desk.Revoked(tuple(f"{each.serial:x}" for each in revoked), newest.number)
 
     def _renew_own(self, request: desk.RenewOwn, now: datetime) -> desk.Reply:
+        self.own = msgspec.structs.replace(request, force=False)
         renewal = renew_own(
             self._authority,
             self._passphrases,
@@ -160,6 +191,7 @@ class Desk:
             force=request.force,
         )
         self._publisher.publish(now)  # an intermediate may be new
+        self._told = self._publisher.bundle_sequence
         if "gateway" in renewal.renewed:
             with self._authority.record.rows() as rows:
                 rows.saw_bundle("gw", GATEWAY_NAME, self._publisher.bundle_sequence, now)
@@ -196,7 +228,7 @@ class Desk:
                 for each in listed
             ),
             more=max(0, len(rows_now) - _LISTED),
-            rotation="",
+            rotation=io_rotate.describe(authority, now),
         )
 
 

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -25,6 +26,7 @@ from pki.errors import AuthorityBusy, UnsafeFile, WouldOverwrite
 
 MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
+_STAGE = re.compile(r"\..+\.[0-9a-f]{12}\Z")
 
 
 def read_private(path: Path, *, limit: int = MAX_BYTES, forbidden: int = 0o077) -> bytes:
@@ -146,6 +148,20 @@ def clear_stages(target: Path) -> None:
     for left in target.parent.glob(f".{target.name}.????????????"):
         if not left.is_symlink() and left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Remove the new files that a crash of `write_private` left in `directory`. Only call while no other writer can run."""
+    for left in directory.iterdir():
+        if _STAGE.match(left.name) and stat.S_ISREG(left.lstat().st_mode):
+            left.unlink(missing_ok=True)
+
+
+def hold_directory(path: Path) -> int:
+    """The lock of a directory, for who makes things in it; → descriptor, closing it releases the lock."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def sync_directory(path: Path) -> None:

@@ -38,6 +38,7 @@ class Held:
     not_after: datetime
     bundle_pem: bytes
     serial: int
+    issuer: x509.Name
 
     def is_fresh(self, now: datetime) -> bool:
         """Within the first two thirds of its life."""
@@ -111,4 +112,4 @@ def read(target: Path, prefix: str = "") -> Held | None:
     except (OSError, ValueError, TypeError, IndexError, x509.ExtensionNotFound):
         return None
     texts = frozenset(str(name.value) for name in names)
-    return Held(texts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, bundle_pem, leaf.serial_number)
+    return Held(texts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, bundle_pem, leaf.serial_number, leaf.issuer)

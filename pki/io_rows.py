@@ -251,6 +251,11 @@ class Rows:
         ).fetchone()
         return None if row is None else Token(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5])
 
+    def is_spent(self, sha256: str) -> bool:
+        """Was a certificate recorded with this token?"""
+        row = self._rows.execute("SELECT issuance FROM token WHERE sha256 = ?", (sha256,)).fetchone()
+        return row is not None and row[0] is not None
+
     def cancel_tokens(self, role: str, name: str) -> int:
         """Tokens that are still good for an identity are good no more; → how many."""
         with self._rows:

@@ -85,10 +85,16 @@ class Publisher:
             entries = sorted(map(_entry, (each for each in rows.unexpired(now) if each.state == "revoked")))
             number = rows.counter(_COUNTER)
         newest = self._newest or self._held(now)
-        if newest is None or newest.number != number or list(newest.entries) != entries:
+        signer = self._authority.status_signer()
+        if (
+            newest is None
+            or newest.number != number
+            or list(newest.entries) != entries
+            or not newest.is_signed_by(signer.certificate)  # the one before will not be trusted for ever
+        ):
             with self._authority.record.rows() as rows:
                 number = rows.count(_COUNTER)
-            signer, domain = self._authority.status_signer(), self._authority.trust_domain
+            domain = self._authority.trust_domain
             newest = RevocationSet.seal(signer, trust_domain=domain, number=number, entries=entries, now=now)
             write_private(self._directory / SET, newest.raw, replace=True)
         self._newest = newest

@@ -146,6 +146,10 @@ class RevocationSet:
     def digest(self) -> str:
         return sha256(self.raw).hexdigest()
 
+    def is_signed_by(self, certificate: x509.Certificate) -> bool:
+        """Of a set that is verified already: is this the signer that it names?"""
+        return b64encode(certificate.public_bytes(Encoding.DER)) in self.raw
+
     def supersedes(self, held: RevocationSet | None) -> bool:
         """May this set take the place of the one that is held? A rollback, or a second set of one number, may not."""
         return held is None or (self.trust_domain == held.trust_domain and self.number > held.number)

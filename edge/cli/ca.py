@@ -20,7 +20,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from edge.cli.authority import Asks, reach
+from edge.cli.authority import Asks, alone, reach
 from edge.cli.duration import parse_duration
 from edge.cli.issuing import Wish, judge
 from edge.cli.locate import locate
@@ -28,9 +28,11 @@ from edge.config import io_load, issuing
 from edge.config.issuing import IssuingPolicy
 from edge.errors import ConfigError, UnsafeState
 from edge.serve.ca import STATUS
-from pki import desk
+from pki import desk, io_rotate, io_status
 from pki.errors import AuthorityLocked, CsrRejected, IssueRefused, NotRecorded, PkiError, SpiffeIdError
 from pki.io_keys import Passphrases
+from pki.io_status import Publisher
+from pki.rotation import Kind
 
 app = typer.Typer(no_args_is_help=True, help="The bundled CA: tokens, revocation, state.")
 
@@ -198,6 +200,58 @@ def status_lines(shown: desk.Shown, now: datetime) -> Iterator[str]:
         )
     if shown.more:
         yield f"  and {shown.more} more"
+
+
+class What(StrEnum):
+    """What can be replaced."""
+
+    intermediate = "intermediate"
+    root = "root"
+    gateway = "gateway"
+
+
+_KINDS: dict[What, Kind] = {What.intermediate: "intermediate", What.root: "root"}
+
+
+@app.command()
+def rotate(
+    what: Annotated[What, typer.Argument(metavar="intermediate|root|gateway")],
+    show: Annotated[bool, typer.Option("--status", help="Only say how far it is.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go one stage on without waiting for the evidence.")] = False,
+    config: _Config = None,
+    passphrase_file: _Secret = None,
+    as_json: _Json = False,
+) -> None:
+    """Replace the intermediates, the root and them, or the gateway's own certificates; nothing is restarted or dropped.
+
+    A gateway takes it from stage to stage by itself; without one, give the command again. Exit code 1 while it waits."""
+    with ending():
+        here = place(config, passphrase_file)
+        services = {name: grant.dns for name, grant in here.policy.grants.items()}
+        with reach(here.policy.state, here.passphrases, services) as asks:
+            under_way = _rotation(asks)
+            if what is What.gateway and not show:
+                asks(desk.RenewOwn(here.policy.trust_domain, here.policy.public_hosts, force=True))
+            elif under_way and not show:
+                asks(desk.Advance(force=force))
+        if what is not What.gateway and not show and (not under_way or "give the command again" in under_way):
+            with alone(here.policy.state, here.passphrases) as authority:
+                publisher = Publisher(authority, here.policy.state / STATUS)
+                io_rotate.begin(authority, publisher, here.passphrases, _KINDS[what], datetime.now(UTC))
+                io_status.publish_root_list(authority, here.passphrases, here.policy.state / STATUS, datetime.now(UTC))
+        with reach(here.policy.state, here.passphrases, services) as asks:
+            left = _rotation(asks)
+    if as_json:
+        print(json.dumps({"rotation": left, "done": not left}))
+    else:
+        print(left or "nothing under way" if show else left or "done")
+    raise typer.Exit(1 if left else 0)
+
+
+def _rotation(asks: Asks) -> str:
+    shown = asks(desk.Show())
+    assert isinstance(shown, desk.Shown)
+    return shown.rotation
 
 
 @app.command()

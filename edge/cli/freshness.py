@@ -32,11 +32,14 @@ class Wanted:
 
 
 def is_fresh(state: Path, wanted: Wanted, now: datetime) -> bool:
-    """Right names, young enough, not revoked, and beside it the roots that are trusted now."""
+    """Right names, young enough, not revoked, of the issuer that signs now, and beside it the roots that are trusted now."""
     held = io_output.read(wanted.target)
     if held is None or held.names != {str(wanted.spiffe_id), *wanted.dns} or not held.is_fresh(now):
         return False
     roots = _certificates(state / "ca" / "root.pem")
+    signing = _certificates(state / "ca" / f"{wanted.role}.pem")
+    if signing and held.issuer != signing[0].subject:
+        return False
     if not set(roots) <= set(x509.load_pem_x509_certificates(held.bundle_pem)):
         return False
     if _is_revoked(state, held, roots, wanted.spiffe_id.trust_domain, now):

@@ -80,6 +80,7 @@ class Office:
         self._authority: Authority | None = None
         self._publisher: Publisher | None = None
         self._desk: Desk | None = None
+        self._own: desk.RenewOwn | None = None  # outlives the desk
         self._why = _CLOSED
         self._is_over = False
 
@@ -112,7 +113,7 @@ class Office:
             self._is_closed(str(error), _AGAIN_S)
             return
         self._authority, self._publisher = authority, publisher
-        self._desk = Desk(authority, self._passphrases, publisher, self._grants)
+        self._desk = Desk(authority, self._passphrases, publisher, self._grants, self._own)
         self._say(Word(open=True))
 
     def _is_closed(self, why: str, again_s: float) -> None:
@@ -124,6 +125,8 @@ class Office:
     def _close(self, why: str) -> None:
         if self._authority is not None:
             self._authority.close()
+        if self._desk is not None:
+            self._own = self._desk.own
         self._authority = self._publisher = self._desk = None
         if why:
             self._why = why
@@ -133,6 +136,8 @@ class Office:
         if self._publisher is not None:
             now = datetime.now(UTC)
             try:
+                if self._desk is not None:
+                    self._desk.advance(now)
                 newest = self._publisher.publish(now)
                 self._publisher.beat(now)
                 self._push(newest.number)

@@ -14,6 +14,7 @@ from tests.campaigns import fuzz, gateway, idle, matrix, reload, slow, stream, t
 from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
+from tests.pki import crash
 
 
 def run_ring(directory: Path, count: int, seed: int) -> str:
@@ -64,6 +65,12 @@ def run_stream(directory: Path, count: int, seed: int) -> str:
     return "\n".join(map(str, stream.campaign(directory / "edge", count)))
 
 
+def run_ca_crash(directory: Path, count: int, seed: int) -> str:
+    """SIGKILL of the CA at every (`count`-th) write, sync and rename of issuing, enrolling, revoking and founding."""
+    kills = crash.campaign(directory, count, seed % count)
+    return f"{sum(kills.values())} kills, never a certificate without a record: {kills}"
+
+
 def run_fuzz(directory: Path, count: int, seed: int, only: str | None = None) -> str:
     """Every parser of foreign bytes for so many minutes each (`fuzz [TARGET] [MINUTES]`): no crash, nothing slow."""
     return fuzz.campaign(directory, count, seed, only)
@@ -82,6 +89,7 @@ def run_slow(directory: Path, count: int, seed: int) -> str:
 
 
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
+    "ca-crash": (run_ca_crash, 1),
     "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),
     "kill": (run_kill, 60),

@@ -1,0 +1,155 @@
+"""Rotation: stages that wait for evidence, each of which can be cut short and taken up again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pki import desk, io_rotate, svid
+from pki.bundle import Bundle
+from pki.errors import AuthorityLocked, IssueRefused
+from pki.io_authority import Authority
+from pki.io_desk import Desk
+from pki.io_enrol import Grants, renew
+from pki.io_keys import Passphrases, make_ec
+from pki.io_status import Publisher
+from pki.issue import SIGNER_ROLES
+from pki.revocation import RevocationSet
+from pki.rotation import Kind
+from tests.pki.crash import ISSUE
+from tests.pki.test_io_enrol import request
+
+OWN = desk.RenewOwn("mesh.internal", ("localhost",))
+
+
+@pytest.fixture
+def publisher(authority: Authority, state: Path) -> Publisher:
+    return Publisher(authority, state / "status")
+
+
+@pytest.fixture
+def there(authority: Authority, publisher: Publisher, passphrases: Passphrases, now: datetime) -> Desk:
+    """With a gateway and one service."""
+    there = Desk(authority, passphrases, publisher, Grants({}))
+    publisher.publish(now)
+    for message in (OWN, ISSUE):
+        assert not isinstance(there.answer(message, now), desk.Failed)
+    return there
+
+
+def begin(authority: Authority, publisher: Publisher, state: Path, kind: Kind, now: datetime) -> None:
+    io_rotate.begin(authority, publisher, Passphrases(state / "ca"), kind, now)
+
+
+def told(authority: Authority, publisher: Publisher, now: datetime) -> None:
+    """The service fetches the bundle."""
+    with authority.record.rows() as rows:
+        rows.saw_bundle("svc", "orders", publisher.bundle_sequence, now)
+
+
+@pytest.mark.parametrize("kind", ["intermediate", "root"])
+def test_a_rotation_ends_with_nothing_old_and_every_stage_verifies(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime, kind: Kind
+) -> None:
+    now += timedelta(hours=1)
+    old_roots, old = authority.roots, {role: authority.signers[role] for role in SIGNER_ROLES}
+    before = Bundle.parse((state / "identity" / "gateway" / "bundle.pem").read_bytes())
+    begin(authority, publisher, state, kind, now)
+    there.advance(now)
+    if kind == "root":  # a service that was told nothing holds everything up
+        assert "waiting for svc/orders" in io_rotate.describe(authority, now)
+        assert authority.roots[0] == old_roots[0]
+        told(authority, publisher, now)
+        there.advance(now)
+    assert authority.signers["svc"][0] not in old["svc"]
+    assert "switched; 2/3" in io_rotate.describe(authority, now)
+    assert io_rotate.describe(authority, now).endswith("waiting for svc/orders")
+    shown = [c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(
+        (state / "identity" / "gateway" / "chain.pem").read_bytes())]  # fmt: skip
+    if kind == "intermediate":  # who knows the root only is sent the new intermediate, and is content
+        svid.verify(
+            shown, anchors=before.anchors, expected_id=None, trust_domain="mesh.internal", usage="server", now=now
+        )
+    assert not isinstance(there.answer(ISSUE, now), desk.Failed)
+    there.advance(now)
+    assert io_rotate.current(authority) is None
+    for role in SIGNER_ROLES:
+        assert not set(authority.signers[role]) & set(old[role])
+    assert bool(set(authority.roots) & set(old_roots)) == (kind == "intermediate")
+    after = Bundle.parse((state / "identity" / "gateway" / "bundle.pem").read_bytes())
+    assert len(after.anchors) == 1
+    newest = RevocationSet.parse(
+        (state / "status" / "revocation.json").read_bytes(),
+        anchors=after.anchors,
+        trust_domain="mesh.internal",
+        now=now,
+    )
+    assert newest.number > 1
+
+
+def test_each_part_of_the_beginning_is_made_once_however_often_it_is_cut_short(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now += timedelta(hours=1)
+    real, left = Authority.set_signers, [3]
+
+    def cut(self: Authority, role: object, certificates: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError("power")
+        real(self, role, certificates)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Authority, "set_signers", cut)
+    with pytest.raises(OSError, match="power"):
+        begin(authority, publisher, state, "root", now)
+    monkeypatch.undo()
+    there.advance(now)
+    assert "again" in io_rotate.describe(authority, now)
+    with pytest.raises(IssueRefused):
+        begin(authority, publisher, state, "intermediate", now)
+    begin(authority, publisher, state, "root", now + timedelta(seconds=5))
+    assert [len(authority.signers[role]) for role in SIGNER_ROLES] == [2] * 5
+    assert len(authority.roots) == 2
+
+
+def test_one_at_a_time_and_never_without_the_root(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime
+) -> None:
+    now += timedelta(hours=1)
+    with pytest.raises(AuthorityLocked):
+        io_rotate.begin(authority, publisher, Passphrases(Path("/nowhere")), "root", now)
+    assert io_rotate.current(authority) is None
+    begin(authority, publisher, state, "root", now)
+    with pytest.raises(IssueRefused, match="rotation"):
+        begin(authority, publisher, state, "root", now)
+
+
+def test_force_goes_on_without_the_evidence_one_stage_at_a_time(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime
+) -> None:
+    now += timedelta(hours=1)
+    begin(authority, publisher, state, "root", now)
+    stages = []
+    for _ in range(2):
+        there.advance(now, force=True)
+        found = io_rotate.current(authority)
+        stages.append(found.stage if found else "done")
+    assert stages == ["switched", "done"]
+
+
+def test_after_the_switch_a_service_may_renew_before_it_is_due(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime
+) -> None:
+    with authority.record.rows() as rows:
+        leaf = rows.unexpired(now, "svc", "orders")[0].certificate or b""
+    now += timedelta(hours=1)
+    grants = Grants({"orders": ("orders.internal",)})
+    with pytest.raises(IssueRefused, match="not-due"):
+        renew(authority, grants, leaf, request(make_ec("p256")), now)
+    begin(authority, publisher, state, "intermediate", now)
+    there.advance(now)
+    assert renew(authority, grants, leaf, request(make_ec("p256")), now).number > 0
