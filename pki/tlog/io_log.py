@@ -33,7 +33,7 @@ from pki.tlog.io_reader import CHECKPOINT, VERIFIER_KEY, LogReader
 from pki.tlog.io_segments import Segments, sync_file_system
 from pki.tlog.proof import TlogProof
 from pki.tlog.tail import Tail
-from pki.tlog.tiles import length_prefixed
+from pki.tlog.tiles import WIDTH, bundle_path, length_prefixed, tile_path
 
 LOCK = "lock"
 
@@ -205,6 +205,7 @@ class LogWriter:
             self._write_tile(path, found.files[path])
         if raw_stored != head.raw_note:
             _replace(self._directory / CHECKPOINT, head.raw_note)
+        self._remove_unsigned(head.size, found.tail.size)
         self._full = [path for path in found.files if ".p/" not in path]
         self._remove_replaced()
         segments = Segments(self._directory)
@@ -264,6 +265,20 @@ class LogWriter:
                 os.rmdir(partials)
                 self._known_directories.discard(partials)
         self._full = []
+
+    def _remove_unsigned(self, signed: int, reached: int) -> None:
+        """Delete partial files that no head covers: the publication that wrote them was cut short, perhaps within one, and
+        the next may be wider and never write that width again."""
+        level = 0
+        while reached >> 8 * level:
+            (first, width), last = divmod(signed >> 8 * level, WIDTH), (reached >> 8 * level) // WIDTH
+            for index in range(first, last + 1):
+                for name in (tile_path(level, index), *([bundle_path(index)] if level == 0 else [])):
+                    partials = f"{self._directory}/{name}.p"
+                    for left in os.listdir(partials) if os.path.isdir(partials) else ():
+                        if index > first or int(left) > width:
+                            os.unlink(f"{partials}/{left}")
+            level += 1
 
     def _check_usable(self) -> None:
         if self._broken:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.audit.verify import verify
 from pki.errors import UnsafeFile
 from pki.tlog import checkpoint, io_segments, merkle, note, wal
 from pki.tlog.errors import (
@@ -193,6 +194,25 @@ def test_tiles_that_a_power_cut_took_are_made_anew(log: Log, name: str, damage: 
     again = log.open()
     assert again.repaired == (name,)
     assert (log.directory / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(("signed", "pending", "more"), [(12, 1, 1), (250, 10, 1), (254, 1, 600), (0, 3, 1)])
+def test_a_publication_that_was_killed_within_a_tile_leaves_nothing_of_it(
+    log: Log, signed: int, pending: int, more: int
+) -> None:
+    writer = log.filled(signed)
+    writer.append(entries(signed, pending))
+    index, width = divmod(signed + pending, 256)
+    for place in ("0", "entries"):  # the tile was being written: a name, and nothing in it yet
+        torn = log.directory / "tile" / place / f"{index:03}.p" / str(width)
+        torn.parent.mkdir(parents=True, exist_ok=True)
+        torn.write_bytes(b"")
+    writer = log.open()
+    writer.append(entries(signed + pending, more))
+    writer.publish()
+    assert not torn.exists() or torn.stat().st_size
+    report = verify(log.directory, SIGNER.verifier)
+    assert report.ok, report
 
 
 def test_log_goes_on_without_its_write_ahead_files(log: Log) -> None:
