@@ -1,0 +1,225 @@
+"""EST (RFC 7030) by what stands on every machine: openssl makes key and request, curl carries it, the gateway answers.
+
+The client knows two things beforehand: a token, and the fingerprint of the root."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from edge.cli.authority import reach
+from pki import desk
+from pki.io_authority import Authority, create
+from pki.io_keys import Cost, Passphrases, make_ec, private_pem
+from pki.issue import IssueRequest
+from pki.tlog.io_reader import LogReader
+from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, make, routes, serving
+
+DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
+EST = "/.well-known/est"
+needs_clients = pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("curl")), reason="openssl or curl is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = make(tmp_path_factory.mktemp("est") / "edge", Variant())
+    (directory / "edge.yaml").write_text(EDGE_YAML.replace("listeners:\n", DOORS))
+    (directory / "policies" / "routes.yaml").write_text(routes("orders", port=1))
+    shutil.rmtree(directory / "state")  # for an authority that is older than the certificate which is due
+    (directory / "state").mkdir(mode=0o700)
+    create(
+        directory / "state" / "ca",
+        trust_domain="mesh.internal",
+        dns_suffixes=[".internal", "mesh.internal"],
+        hosts=["localhost"],
+        passphrases={"root": b"root", "issuing": b"issuing"},
+        now=datetime.now(UTC) - timedelta(hours=30),
+        unattended=["issuing"],
+        cost=Cost(memory_kib=8, iterations=1, lanes=1),
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def old(directory: Path) -> Path:
+    """A certificate that was issued 17 hours ago: due."""
+    began, key = datetime.now(UTC) - timedelta(hours=17), make_ec("p256")
+    ca, home = directory / "state" / "ca", directory / "old"
+    with Authority.open(ca, Passphrases(ca, environ={}), now=began) as authority:
+        issued = authority.issue(IssueRequest("svc", "orders", key.public_key(), ("orders.internal",)), began)
+    home.mkdir()
+    (home / "chain.pem").write_bytes(issued.chain_pem)
+    (home / "key.pem").write_bytes(private_pem(key))
+    return home
+
+
+@pytest.fixture(scope="module")
+def gateway(directory: Path, old: Path) -> Iterator[Gateway]:
+    with serving(directory) as gateway:
+        yield gateway
+
+
+def token(directory: Path, role: str = "svc", name: str = "orders") -> desk.TokenMade:
+    ca = directory / "state" / "ca"
+    with reach(directory / "state", Passphrases(ca, environ={}), {}) as asks:
+        dns = ("orders.internal",) if role == "svc" else ()
+        made = asks(desk.MakeToken(role, name, dns, 86_400, 600, "test"))  # type: ignore[arg-type]
+    assert isinstance(made, desk.TokenMade)
+    return made
+
+
+def run(home: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, (command, done.stderr)
+    return done.stdout
+
+
+def last_of_ca(directory: Path) -> dict[str, object]:
+    leaf: dict[str, object] = json.loads(LogReader(directory / "state" / "ca" / "log").latest(1)[0][1])
+    return leaf
+
+
+def make_request(home: Path) -> None:
+    run(home, "openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
+    run(home, "openssl", "req", "-new", "-key", "key.pem", "-subj", "/", "-outform", "DER", "-out", "csr.der")
+    run(home, "openssl", "base64", "-in", "csr.der", "-out", "csr.b64")
+
+
+def unpack(home: Path, source: str, target: str) -> None:
+    run(home, "openssl", "base64", "-d", "-in", source, "-out", f"{source}.der")
+    run(home, "openssl", "pkcs7", "-inform", "DER", "-in", f"{source}.der", "-print_certs", "-out", target)
+
+
+def curl(home: Path, gateway: Gateway, door: str, operation: str, *more: str) -> int:
+    """The status; the body is in `answer`."""
+    host, port = "localhost" if door == "enrol" else "edge.internal", gateway.ports[door]
+    url = f"https://{host}:{port}{EST}/{operation}"
+    return int(
+        run(
+            home,
+            "curl",
+            "-s",
+            "--resolve",
+            f"{host}:{port}:127.0.0.1",
+            "-o",
+            "answer",
+            "-w",
+            "%{http_code}",
+            *more,
+            url,
+        )
+    )
+
+
+POST = ("-H", "Content-Type: application/pkcs10", "--data-binary", "@csr.b64")
+
+
+@needs_clients
+def test_a_service_enrols_and_renews_with_openssl_and_curl(
+    gateway: Gateway, directory: Path, old: Path, tmp_path: Path
+) -> None:
+    made = token(directory)
+    assert curl(tmp_path, gateway, "enrol", "cacerts", "--insecure") == 200  # RFC 7030 §4.1.1: then compare the root
+    unpack(tmp_path, "answer", "bundle.pem")
+    roots = [
+        c for c in x509.load_pem_x509_certificates((tmp_path / "bundle.pem").read_bytes()) if c.issuer == c.subject
+    ]
+    assert [root.fingerprint(SHA256()).hex() for root in roots] == [made.root_sha256]
+    make_request(tmp_path)
+    trust = ("--cacert", "bundle.pem")
+    assert curl(tmp_path, gateway, "enrol", "simpleenroll", *trust, "-u", f"orders:{made.text}", *POST) == 200
+    unpack(tmp_path, "answer", "cert.pem")
+    run(tmp_path, "openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "bundle.pem", "cert.pem")
+    leaf = x509.load_pem_x509_certificate((tmp_path / "cert.pem").read_bytes())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["spiffe://mesh.internal/svc/orders", "orders.internal"]
+    # The same token again: nothing, and the reason is in the CA's log.
+    assert curl(tmp_path, gateway, "enrol", "simpleenroll", *trust, "-u", f":{made.text}", *POST) == 401
+    assert (tmp_path / "answer").read_text().startswith("token: ")
+    assert (last_of_ca(directory)["event.action"], last_of_ca(directory)["event.reason"]) == ("pki.refused", "token")
+    # The new certificate opens the services listener; it is too young to be renewed. The old one is due.
+    run(tmp_path, "sh", "-c", "cat cert.pem bundle.pem > chain.pem")
+    make_new = tmp_path / "next"
+    make_new.mkdir()
+    make_request(make_new)
+    bundle = ("--cacert", str(tmp_path / "bundle.pem"))
+    own = ("--cert", str(tmp_path / "chain.pem"), "--key", str(tmp_path / "key.pem"))
+    assert curl(make_new, gateway, "services", "simplereenroll", *bundle, *own, *POST) == 403
+    assert (make_new / "answer").read_text().startswith("not-due: ")
+    due = ("--cert", str(old / "chain.pem"), "--key", str(old / "key.pem"))
+    assert curl(make_new, gateway, "services", "simplereenroll", *bundle, *due, *POST) == 200
+    unpack(make_new, "answer", "cert.pem")
+    new = x509.load_pem_x509_certificate((make_new / "cert.pem").read_bytes())
+    assert new.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+
+
+def enrol(port: int, root: Path, credentials: str, body: bytes) -> int:
+    context = ssl.create_default_context(cafile=root)
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as tls,
+    ):
+        basic = base64.b64encode(credentials.encode()).decode()
+        head = (
+            f"POST {EST}/simpleenroll HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {basic}\r\n"
+            f"Content-Type: application/pkcs10\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        tls.sendall(head.encode() + body)
+        answer = b""
+        while part := tls.recv(1 << 16):
+            answer += part
+    return int(answer.split(b" ", 2)[1])
+
+
+def test_P31_of_100_replays_at_once_exactly_one_has_a_certificate(gateway: Gateway, directory: Path) -> None:
+    made = token(directory, "op", "alice")
+    root = directory / "state" / "ca" / "root.pem"
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    bodies = [base64.b64encode(builder.sign(make_ec("p256"), SHA256()).public_bytes(Encoding.DER)) for _ in range(100)]
+    statuses: list[int] = []
+    start = threading.Barrier(100)
+
+    def replay(body: bytes) -> None:
+        start.wait(30)
+        statuses.append(enrol(gateway.ports["enrol"], root, f"alice:{made.text}", body))
+
+    threads = [threading.Thread(target=replay, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(statuses) == 100
+    assert statuses.count(200) == 1
+    assert set(statuses) <= {200, 401, 503}
+    ca = directory / "state" / "ca"
+    with reach(directory / "state", Passphrases(ca, environ={}), {}) as asks:
+        shown = asks(desk.Show())
+    assert isinstance(shown, desk.Shown)
+    assert [(each.state, each.requester) for each in shown.certificates if each.name == "alice"] == [
+        ("issued", "est-enrol")
+    ]
+
+
+@pytest.mark.parametrize("credentials", ["orders:guess", "pay:{token}", ":"])
+def test_P32_what_is_no_token_of_that_name_gives_nothing(gateway: Gateway, directory: Path, credentials: str) -> None:
+    made = token(directory)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    body = base64.b64encode(builder.sign(make_ec("p256"), SHA256()).public_bytes(Encoding.DER))
+    root = directory / "state" / "ca" / "root.pem"
+    assert enrol(gateway.ports["enrol"], root, credentials.format(token=made.text), body) == 401
+    assert enrol(gateway.ports["enrol"], root, f"orders:{made.text}", body) == 200  # a failed try spends nothing
