@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from edge.accept.deadlines import Deadlines
-from tests.campaigns import fuzz, gateway, idle, matrix, reload, slow, stream, testssl
+from tests.campaigns import fuzz, gateway, idle, matrix, reload, slow, stream, testssl, websocket
 from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
 from tests.pki import crash
+from tests.wire.websocket_rig import SocketRig
 
 
 def run_ring(directory: Path, count: int, seed: int) -> str:
@@ -88,6 +89,15 @@ def run_slow(directory: Path, count: int, seed: int) -> str:
     return str(slow.campaign(directory / "edge", count, Deadlines()))
 
 
+def run_websocket(directory: Path, count: int, seed: int) -> str:
+    """WebSockets of random frames, some broken, over HTTP/1.1 and HTTP/2."""
+    rig = SocketRig(directory / "edge")
+    try:
+        return str(dict(websocket.campaign(rig, count, seed)))
+    finally:
+        rig.close()
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "ca-crash": (run_ca_crash, 1),
     "fuzz": (run_fuzz, 10),
@@ -100,6 +110,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "slow": (run_slow, 200),
     "tamper": (run_tamper, 10_000),
     "testssl": (run_testssl, 1),
+    "websocket": (run_websocket, 2000),
 }
 
 

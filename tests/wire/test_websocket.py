@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.campaigns.websocket import campaign
 from tests.wire.h2_client import Fields, H2Client
 from tests.wire.rig import GET
 from tests.wire.websocket_rig import (
@@ -552,6 +553,10 @@ def test_neither_side_is_read_while_the_other_does_not_take(rig: SocketRig) -> N
         pair.upstream.send(message * 1000)
     pair.client.end()
     assert pair.upstream.is_ended()
+
+
+def test_random_frames_pass_whole_or_not_at_all(rig: SocketRig) -> None:
+    assert campaign(rig, 8, seed=1).total() == 8
 
 
 def test_an_ordinary_request_on_a_new_connection_is_untouched(rig: SocketRig) -> None:
