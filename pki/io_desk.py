@@ -49,6 +49,8 @@ class Desk:
         """Replaced when the configuration is."""
         self.own = own
         """As the gateway last asked for its own certificates; None where no gateway runs."""
+        self.has_renewed = False
+        """Certificates of the gateway were written; set back by who tells the gateway."""
         self._told = 0  # sequence of the bundle that its certificates came with
         self._strangers = (0, 0, 0)  # second, refusals recorded in it, refusals not recorded since
 
@@ -116,7 +118,7 @@ class Desk:
         while io_rotate.advance(self._authority, now, force=force):
             self._publisher.publish(now)
             if own is not None:
-                self._renew_own(msgspec.structs.replace(own, force=True), now)
+                self._renew_own(own, now)
             if force:
                 return
 
@@ -192,6 +194,7 @@ class Desk:
         )
         self._publisher.publish(now)  # an intermediate may be new
         self._told = self._publisher.bundle_sequence
+        self.has_renewed = self.has_renewed or bool(renewal.renewed)
         if "gateway" in renewal.renewed:
             with self._authority.record.rows() as rows:
                 rows.saw_bundle("gw", GATEWAY_NAME, self._publisher.bundle_sequence, now)

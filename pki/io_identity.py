@@ -28,6 +28,7 @@ from pki.issue import (
     SIGNER_ROLES,
     UPSTREAM_ROLES,
     IssueRequest,
+    IssuerRole,
     NameSpace,
     SignerRole,
     name_space,
@@ -98,9 +99,12 @@ def renew_own(
         raise IssueRefused(
             "trust-domain", f"{authority.directory} belongs to {authority.trust_domain}, edge.yaml says {trust_domain}"
         )
-    due = ["gateway", *(["public"] if hosts else [])]
-    if not force:
-        due = _due(identity, trust_domain, hosts, now, gateway_name)
+    owned: dict[str, IssuerRole] = {"gateway": "gw", "public": "edge"} if hosts else {"gateway": "gw"}
+    due = list(owned) if force else _due(identity, trust_domain, hosts, now, gateway_name)
+    for name, role in owned.items():  # of an issuer that is on its way out: it may not be trusted for as long
+        present = io_output.read(identity / name)
+        if present is not None and present.issuer != authority.signers[role][0].subject and name not in due:
+            due.append(name)
     renewed, warnings = _renew_intermediates(authority, passphrases, hosts if due else (), now)
     held = io_output.read(identity / "gateway")
     bundle = authority.bundle_pem(roles=UPSTREAM_ROLES)

@@ -8,6 +8,7 @@ It keeps the authority open, so nobody else holds its lock. Datagrams (SOCK_SEQP
     {"grants": true} + a memory file {service: [DNS names]}
     {"id": 7, "ask": {"type": "Show"}}                      {"id": 7, "reply": {…}}
                                                             {"open": true} or {"open": false, "why": text}, at each change
+                                                            {"changed": true} when the gateway's certificates were written
     from a worker                                           to a worker
     {"id": 3, "ask": {"type": "Enrol", …}}                  {"id": 3, "reply": {…}}
                                                             {"number": 7}: of the newest revocation set, with each heartbeat
@@ -65,6 +66,7 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True):
     open: bool | None = None
     why: str = ""
     number: int = 0
+    changed: bool = False
 
 
 class Office:
@@ -138,6 +140,7 @@ class Office:
             try:
                 if self._desk is not None:
                     self._desk.advance(now)
+                self._tell_changes()
                 newest = self._publisher.publish(now)
                 self._publisher.beat(now)
                 self._push(newest.number)
@@ -172,7 +175,14 @@ class Office:
             self._reactor.after(_BUSY_S, self._open)
         elif isinstance(reply, desk.Revoked):
             self._push(reply.set_number)
+        self._tell_changes()
         return reply
+
+    def _tell_changes(self) -> None:
+        """The gateway reads its files again; nobody waits for a watcher of files to notice."""
+        if self._desk is not None and self._desk.has_renewed:
+            self._desk.has_renewed = False
+            self._say(Word(changed=True))
 
     def _told(self, _events: int) -> None:
         try:

@@ -58,6 +58,8 @@ class CaLink:
         self._workers: dict[str, socket.socket] = {}  # the authority's ends; owner: the supervisor's one thread
         self._asked: dict[int, _Asked] = {}
         self._is_stopping = False
+        self.on_changed: Callable[[], None] = lambda: None
+        """Called when the gateway's own certificates were written."""
         self.is_open = False
         self.closed_because: str | None = None
         """Why the authority is not open; None while that is not known."""
@@ -165,6 +167,8 @@ class CaLink:
             word = msgspec.json.decode(raw, type=ca.Word)
             if word.open is not None:
                 self._settled(word)
+            elif word.changed:
+                self.on_changed()
             else:
                 self._answered(word.id, desk.read_reply(bytes(word.reply)))
         except BlockingIOError:

@@ -297,6 +297,8 @@ class Supervisor:
         assert self._board is not None
         Watchdog(self._reactor, self._nursery, self._board, self._pool, self._report)
         self._renewal.each_hour(self._current_outline, self._reload.request)
+        if self._ca is not None:
+            self._ca.on_changed = self._reload.request
 
     def _current_outline(self) -> Outline:
         assert self._reload is not None

@@ -111,6 +111,30 @@ def test_a_gateway_whose_ca_is_locked_serves_and_leaves_the_lock_to_the_operator
         gateway.stop()
 
 
+def shown(gateway: Gateway) -> bytes | None:
+    connection = gateway.connect()
+    try:
+        connection.connect()
+        return connection.sock.getpeercert(binary_form=True)
+    finally:
+        connection.close()
+
+
+def test_a_rotation_is_in_force_without_a_restart_each_time(directory: Path, gateway: Gateway) -> None:
+    for _ in range(3):
+        before = shown(gateway)
+        assert ca(directory, "rotate", "gateway").returncode == 0
+        eventually(lambda before=before: shown(gateway) != before, 10)  # type: ignore[misc]
+    assert gateway.get("/orders/7")[0] == 200
+    assert "waiting for" in ca(directory, "rotate", "root").stdout  # for orders, which nobody told of the new root
+    assert gateway.get("/orders/7")[0] == 200
+    before = shown(gateway)
+    assert ca(directory, "rotate", "root", "--force").returncode == 1
+    eventually(lambda: shown(gateway) != before, 10)  # orders refuses it now: that is what the evidence is waited for
+    assert ca(directory, "rotate", "root", "--force").returncode == 0
+    eventually(lambda: gateway.get("/orders/7") == (502, "upstream-identity"), 10)
+
+
 def test_tokens(directory: Path) -> None:
     made = ca(directory, "token", "orders", "--ttl", "5m", "--json")
     root = x509.load_pem_x509_certificate((directory / "state" / "ca" / "root.pem").read_bytes())
