@@ -56,14 +56,30 @@ REFUSED: ContextVar[Callable[[ssl.SSLError], None] | None] = ContextVar("edge_ha
 """Told why a handshake fails that was begun in this context. The loops tell nobody: by then the first error is lost."""
 
 
+def _reading(inner: Any, incoming: ssl.MemoryBIO) -> Callable[..., Any]:
+    """`read` that asks OpenSSL only while there is something to read.
+
+    The loops read until "want read" is raised, once too often for each piece that comes; OpenSSL's own error costs 1.1 µs to
+    make, this one a third of it. Nothing is hidden: with no byte come and none decrypted there is no other answer.
+    """
+    read, pending, want_read = inner.read, inner.pending, ssl.SSLWantReadError
+
+    def direct(*arguments: Any) -> Any:
+        if incoming.pending or incoming.eof or pending():
+            return read(*arguments)
+        raise want_read
+
+    return direct
+
+
 class _Direct(ssl.SSLObject):
     """`read`, `write` and `pending` are OpenSSL's own: the library's wrappers cost a frame per record and do nothing here."""
 
     @classmethod
-    def _create(cls, *arguments: Any, **named: Any) -> Any:
-        session: Any = super()._create(*arguments, **named)  # type: ignore[misc]
+    def _create(cls, incoming: Any, *arguments: Any, **named: Any) -> Any:
+        session: Any = super()._create(incoming, *arguments, **named)  # type: ignore[misc]
         inner = session._sslobj
-        session.read, session.write, session.pending = inner.read, inner.write, inner.pending
+        session.read, session.write, session.pending = _reading(inner, incoming), inner.write, inner.pending
         return session
 
 

@@ -71,6 +71,14 @@ class Ends:
             pass
         return self._outgoing.read()
 
+    def send(self, raw: bytes) -> None:
+        """Bytes behind the handshake."""
+        self._incoming.write(raw)
+
+    def end(self) -> None:
+        """The client's transport is gone."""
+        self._incoming.write_eof()
+
     def sent(self) -> bytes:
         """By the server."""
         return self._outgoing.read()
@@ -289,3 +297,26 @@ def test_pairs_that_do_not_belong_together_are_told_at_load_P22() -> None:
 
 def test_keys_do_not_show() -> None:
     assert "PRIVATE" not in repr(pair("a.example"))
+
+
+def test_reading_says_want_read_when_nothing_came_and_gives_each_byte_that_did() -> None:
+    ends = Ends(client_context(), "a.example").shake()
+    with pytest.raises(ssl.SSLWantReadError):
+        ends.server.read(16)
+    ends.client.write(b"a" * 40_000)  # three records
+    flight, got = ends.up.read(), b""
+    for piece in (flight[:17], flight[17:16_500], flight[16_500:]):  # cut where no record ends
+        ends.send(piece)
+        while True:
+            try:
+                got += ends.server.read(7_000)
+            except ssl.SSLWantReadError:
+                break
+    assert got == b"a" * 40_000
+
+
+def test_reading_behind_the_end_says_that_it_is_one() -> None:
+    ends = Ends(client_context(), "a.example").shake()
+    ends.end()
+    with pytest.raises(ssl.SSLError, match="EOF"):
+        ends.server.read(16)
