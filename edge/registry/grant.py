@@ -49,22 +49,25 @@ Segments = tuple[Segment, ...]
 
 def is_covered(inner: Segments, outer: Iterable[Segments]) -> bool:
     """Whether the union of `outer` matches every path that `inner` matches. A path is a pattern without wildcards."""
+    if not inner:
+        return False  # not a path
     states = frozenset(outer)
     symbols = {segment for each in (inner, *states) for segment in each if isinstance(segment, str)} | {_OTHER, ""}
     seen: set[tuple[Segments, frozenset[Segments]]] = set()
     todo = [(inner, states)]
     while todo:
-        state = todo.pop()
-        if state in seen:
-            continue
-        seen.add(state)
-        rest, others = state
-        if _may_end(rest) and not any(map(_may_end, others)):
-            return False
+        rest, others = todo.pop()
         for symbol in symbols:
             after = _after(rest, symbol)
-            if after is not None:
-                todo.append((after, frozenset(left for each in others if (left := _after(each, symbol)) is not None)))
+            if after is None:
+                continue
+            left = frozenset(rest_of for each in others if (rest_of := _after(each, symbol)) is not None)
+            # Asked after a segment only: no path is without one, so `/` and `/*/**` together are all that `/**` matches.
+            if _may_end(after) and not any(map(_may_end, left)):
+                return False
+            if (after, left) not in seen:
+                seen.add((after, left))
+                todo.append((after, left))
     return True
 
 

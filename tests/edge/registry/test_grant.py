@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.model.route import Capture, PathPattern, Segment, Wildcard
@@ -33,6 +33,7 @@ def grant(*may_serve: str) -> Grant:
         ("/", ["/**"]),
         ("/a/**", ["/a", "/a/", "/a/*/**"]),  # only all three together
         ("/a/{id}", ["/a/7", "/a/*"]),
+        ("/**", ["/", "/*/**"]),  # no path is without a segment
     ],
 )
 def test_route_inside_the_grant_is_covered(inner: str, may_serve: list[str]) -> None:
@@ -55,6 +56,8 @@ def test_route_inside_the_grant_is_covered(inner: str, may_serve: list[str]) -> 
         ("/orders/", ["/orders"]),
         ("/orders", ["/orders/"]),
         ("/", ["/*"]),
+        ("/**", ["/", "/*"]),  # /x/y is left
+        ("/**", ["/*/**"]),  # / is left
         ("/a/**", ["/a", "/a/*/**"]),  # /a/ is left
         ("/a/**", ["/a/", "/a/*/**"]),  # /a is left
         ("/orders", []),
@@ -109,6 +112,7 @@ _patterns = st.lists(st.sampled_from(["a", "b", "*"]), max_size=2).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(inner=_patterns, outer=st.lists(_patterns, max_size=4))
+@example(inner=(Wildcard.REST,), outer=[("",), (Wildcard.ONE, Wildcard.REST)])
 def test_covered_is_what_trying_every_path_says(inner: tuple[Segment, ...], outer: list[tuple[Segment, ...]]) -> None:
     tried = all(any(_matches(each, path) for each in outer) for path in PATHS if _matches(inner, path))
     assert is_covered(inner, outer) is tried
