@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edge.cli import COMMANDS, GROUPS
+from edge.config.edge_file import EdgeShape
+from edge.config.shape import Shape
 from edge.respond.problem import INTERNAL, ROWS
 from tests.campaigns.__main__ import CAMPAIGNS
 from tests.e2e.whole_gateway import ROOT, Gateway
@@ -18,6 +24,7 @@ from tests.e2e.whole_gateway import ROOT, Gateway
 README = (ROOT / "README.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
 LIFE = (ROOT / "edge" / "README.md").read_text()
+SETTINGS = (ROOT / "docs" / "edge-yaml.md").read_text()
 BLOCK = re.compile(r"^```sh( run)?\n(.*?)^```", re.M | re.S)
 
 
@@ -89,6 +96,28 @@ def test_every_reason_is_in_the_readme_with_its_status(row: object) -> None:
     assert f"| `{row.reason}` | {row.status} |" in README  # type: ignore[attr-defined]
 
 
+def shapes_in(value: object) -> Iterator[Shape]:
+    if isinstance(value, Shape):
+        yield value
+        for name in type(value).model_fields:
+            yield from shapes_in(getattr(value, name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from shapes_in(each)
+
+
+def test_every_setting_of_edge_yaml_is_shown_with_its_default() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", SETTINGS, re.M | re.S)
+    shown = EdgeShape.model_validate_json(json.dumps(yaml.safe_load(text)))
+    names: dict[type[Shape], set[str]] = defaultdict(set)
+    for shape in shapes_in(shown):
+        names[type(shape)] |= shape.model_fields_set
+        for name, field in type(shape).model_fields.items():
+            if not field.is_required() and field.default not in (None, ()):
+                assert getattr(shape, name) == field.default, name
+    assert names == {shape: set(shape.model_fields) for shape in names}
+
+
 def test_the_steps_of_the_life_of_a_request_are_those_of_the_line() -> None:
     line = (ROOT / "edge" / "pipeline.py").read_text()
     (order,) = re.findall(r"^(accept → .*)$", line, re.M)
@@ -120,6 +149,7 @@ def test_links_lead_somewhere() -> None:
         ROOT / "SECURITY.md",
         ROOT / "edge" / "README.md",
         ROOT / "policies" / "README.md",
+        ROOT / "docs" / "edge-yaml.md",
     ):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
