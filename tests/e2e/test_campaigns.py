@@ -12,14 +12,14 @@ from tests.campaigns.__main__ import CAMPAIGNS, main
 from tests.campaigns.fuzz_targets import TARGETS
 
 
-@pytest.mark.parametrize(("name", "count"), [("kill", 4), ("reload", 6), ("ring", 3), ("stream", 64)])
+@pytest.mark.parametrize(("name", "count"), [("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)])
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
 
 
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:
-    (outcome,) = idle.campaign(tmp_path / "edge", 1000, ["1.1"])
-    assert outcome.bytes_each <= idle.MAX_BYTES_EACH * 1.25  # few connections share what is paid once
+    (outcome,) = idle.campaign(tmp_path / "edge", 500, ["1.1"])
+    assert outcome.bytes_each <= idle.MAX_BYTES_EACH * 1.5  # few connections share what is paid once
 
 
 @pytest.mark.parametrize("name", TARGETS)

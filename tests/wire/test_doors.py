@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -316,11 +317,15 @@ def test_a_rolling_restart_moves_services_on_without_a_refused_connection(runnin
     with Client(running.services, GATEWAY_NAME) as old:
         asking = b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (CACERTS, GATEWAY_NAME.encode())
         assert old.send(asking).answer().status == 200
-        done = run("reload", "--workers", "-c", running.gateway.directory / "edge.yaml")
-        assert done.returncode == 0, done.stderr
+        with ThreadPoolExecutor(1) as operator:
+            restart = operator.submit(run, "reload", "--workers", "-c", running.gateway.directory / "edge.yaml")
+            while (answer := old.send(asking).answer()).fields.get("connection") != "close":
+                assert answer.status == 200
+                assert not restart.done()
+            assert answer.status == 200  # and was asked to connect anew
+        assert restart.result().returncode == 0, restart.result().stderr
         for version in SPEAKERS:
             assert ask(running.services, version).status == 200
-        assert old.is_closed(10) or old.send(asking).answer().fields["connection"] == "close"
 
 
 def test_metrics_count_the_connections_of_each(running: DoorsRig) -> None:

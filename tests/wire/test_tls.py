@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from edge.serve.control_socket import ask as ask_supervisor
 from tests.e2e.whole_gateway import eventually, run
 from tests.wire.rig import GET, Answer, Client, Rig
 
@@ -202,7 +203,7 @@ def test_a_bad_pair_changes_nothing_and_says_why(own: Own, flaw: str) -> None:
         (own.tls / "star.key").write_bytes(good[1])
         place.write_bytes(good[0])
         place.chmod(0o600)
-    assert run("reload", "-c", own.gateway.directory / "edge.yaml").returncode == 0
+    assert ask_supervisor(own.gateway.directory / "state" / "run", "reload", 30).ok
     assert own.status()["generation"] == generation  # back where it was
     assert own.shown("a.edge.test")[1] == serial
 
