@@ -129,8 +129,8 @@ class Stage:
         """`python -m MODULE …`."""
         return self.start(name, sys.executable, "-m", module, *arguments)
 
-    def run(self, *command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end. Raises: Broken when its exit code is not `code`."""
+    def run(self, *command: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end. Raises: Broken when its exit code is not `code`; None is any."""
         words = [str(word) for word in command]
         if self.is_verbose:
             print(f"     $ {' '.join(words)}", flush=True)
@@ -143,10 +143,13 @@ class Stage:
             text=True,
             timeout=_COMMAND_WITHIN_S,
         )
-        expect(f"exit code of {' '.join(words[:3])} ({(done.stderr or done.stdout).strip()})", done.returncode, code)
+        if code is not None:
+            expect(
+                f"exit code of {' '.join(words[:3])} ({(done.stderr or done.stdout).strip()})", done.returncode, code
+            )
         return done
 
-    def edge(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def edge(self, *arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `edge …`."""
         return self.run(EDGE, *arguments, code=code)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -318,4 +319,7 @@ def test_reading_says_want_read_when_nothing_came_and_gives_each_byte_that_did()
 def test_reading_behind_the_end_says_that_it_is_one() -> None:
     ends = Ends(client_context(), "a.example").shake()
     ends.end()
-    assert ends.server.read(16) == b""
+    got = b""
+    with suppress(ssl.SSLEOFError):  # what an end without a close is, depends on how Python was built
+        got = ends.server.read(16)
+    assert got == b""
