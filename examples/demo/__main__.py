@@ -24,7 +24,8 @@ def main() -> int:
     arguments = _arguments()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # the environment may be empty
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in its background with the first ignored
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="edge-demo-"))
     try:

@@ -106,7 +106,7 @@ def test_interrupted_it_ends_whatever_it_started(demo: Running) -> None:
         assert line, "it ended before it was up"
     assert demo.left_over()
     demo.process.send_signal(signal.SIGINT)
-    output, _ = demo.process.communicate(timeout=20)
+    output, _ = demo.process.communicate(timeout=WITHIN_S)
     assert demo.process.returncode == 130, output
     assert demo.left_over() == []
     assert list(demo.files.iterdir()) == []
