@@ -22,6 +22,7 @@ from edge.front.front import Connection, Front
 from edge.front.http2_roles import AnsweringStream
 from edge.front.http2_session import Session
 from edge.front.http2_stream import Stream, ending_for
+from edge.front.http2_unended import UnendedRequest
 from edge.front.wire import untaken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.http2 import translate
@@ -247,9 +248,19 @@ class Http2(Connection):
             self.spend(session.reset(stream_id, stream.ending))
         elif stream.is_request_ended:
             session.close(stream_id)
-        else:
+        elif self._is_leaving:
             session.cancel(stream_id, Code.NO_ERROR)
+        else:
+            until_s = self.front.shared.loop.time() + self.front.deadlines.linger_s
+            session.streams[stream_id] = UnendedRequest(self, stream, until_s)
         if not session.streams:
+            self._rest()
+
+    def gone(self) -> None:
+        if not (self._is_feeding or self._is_write_due):
+            self._is_write_due = True
+            self.front.shared.loop.call_soon(self._write)
+        if not self.session.streams:
             self._rest()
 
     def let_go(self, stream: AnsweringStream) -> None:

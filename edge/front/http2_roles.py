@@ -25,6 +25,10 @@ class OpenStream(Protocol):
     receive_left: int
     is_request_ended: bool
 
+    @property
+    def is_answered(self) -> bool:
+        """All of the answer is out."""
+
     def take(self, body: bytes, *, is_end: bool) -> None:
         """A piece of the body; may be empty at its end."""
 
@@ -80,6 +84,10 @@ class AnsweringStream(OpenStream, Protocol):
     is_over: bool
     """Nothing is sent on it any more."""
 
+    @property
+    def body_left(self) -> int | None:
+        """Of what the head announced; None: nothing was."""
+
     def begin(self) -> None:
         """Start the exchange; what came of the body with the head goes out with it."""
 
@@ -113,6 +121,9 @@ class Wire(Protocol):
 
     def let_go(self, stream: AnsweringStream) -> None:
         """Nothing of the stream goes out any more."""
+
+    def gone(self) -> None:
+        """An answered stream is closed, and there may be something to send."""
 
     def spend(self, code: Code) -> None:
         """What the session said to a reset."""

@@ -173,7 +173,7 @@ class Session:
             return self._on_trailers(stream_id, stream)
         last, expected = self.last_stream_id, self.last_stream_id + 2
         if stream_id <= last:
-            return self._on_late_head(stream_id)
+            return self._on_late_frame(stream_id, 1)
         self.last_stream_id = stream_id
         if stream_id != expected:
             self._closed.note_gap(last, stream_id)
@@ -205,10 +205,10 @@ class Session:
         stream.take(b"", is_end=True)
         return GO_ON
 
-    def _on_late_head(self, stream_id: int) -> Code:
-        """For a stream that is closed, or was skipped and so can never be opened (RFC 9113 §5.1, §5.1.1)."""
+    def _on_late_frame(self, stream_id: int, cost: int) -> Code:
+        """A head, or DATA, for a stream that is closed, or was skipped and so can never be opened (RFC 9113 §5.1, §5.1.1)."""
         if self._closed.is_reset_by_us(stream_id):
-            return self._charge(1)
+            return self._charge(cost)  # it was under way
         if self._closed.is_reset_by_client(stream_id):
             return self.reset(stream_id, Code.STREAM_CLOSED)
         if self._closed.is_in_gap(stream_id):
@@ -233,9 +233,9 @@ class Session:
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_request_ended:
             self.give_back(count)
-            if stream is None and self._closed.is_reset_by_us(stream_id):
-                return self._charge(1 if count < _SMALL_BYTES else 0)  # it was under way
-            return self.reset(stream_id, Code.STREAM_CLOSED)
+            if stream is not None:
+                return self.reset(stream_id, Code.STREAM_CLOSED)
+            return self._on_late_frame(stream_id, 1 if count < _SMALL_BYTES else 0)
         stream.receive_left -= count
         if stream.receive_left < 0:
             self.give_back(count)
@@ -282,7 +282,7 @@ class Session:
             return self._charge(1)
         self._closed.note_reset(stream_id, by_us=False)
         stream.drop()
-        return self._charge(RESET_COST)
+        return self._charge(1 if stream.is_answered else RESET_COST)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> Code:
         if stream_id:

@@ -26,7 +26,7 @@ class Stream:
     # Defaults of the class, not assignments in __init__: most requests never touch most of them.
     send_left = 0
     receive_left = STREAM_WINDOW_BYTES
-    is_request_ended = False
+    is_request_ended = is_answered = False
     ending = Code.NO_ERROR
     """What the stream is reset with behind its answer; NO_ERROR: only if its request is not complete (RFC 9113 §8.1)."""
     is_over = False
@@ -83,6 +83,13 @@ class Stream:
         self._handler = handler
 
     @property
+    def body_left(self) -> int | None:
+        request = self._request
+        if request is None or request.content_length is None:
+            return None
+        return request.content_length - self._received_bytes
+
+    @property
     def peer(self) -> Peer:
         return self._wire.peer
 
@@ -112,13 +119,11 @@ class Stream:
     def take(self, body: bytes, *, is_end: bool) -> None:
         self._received_bytes += len(body)
         self.is_request_ended = is_end
-        request = self._request
-        if request is not None and request.content_length is not None:
-            left = request.content_length - self._received_bytes
-            if left < 0 or (is_end and left):
-                self.give_back(len(body))
-                self.fail(MalformedRequest("framing-disagrees"))
-                return
+        left = self.body_left
+        if left is not None and (left < 0 or (is_end and left)):
+            self.give_back(len(body))
+            self.fail(MalformedRequest("framing-disagrees"))
+            return
         if body:
             if self._inbox is None:
                 self._inbox = [body]

@@ -339,11 +339,64 @@ def test_frames_on_a_stream_that_the_gateway_reset_are_ignored(rig: Rig) -> None
         assert (client.heard.statuses[3], client.heard.resets, client.heard.goaways) == (200, {1: PROTOCOL}, [])
 
 
-def test_a_head_on_a_stream_that_has_ended_ends_the_connection(rig: Rig) -> None:
+@pytest.mark.parametrize("late", [headers(1), frame(DATA, END_STREAM, 1, b"test"), frame(DATA, 0, 1)])
+def test_a_head_or_DATA_on_a_stream_that_has_ended_ends_the_connection_5_1(rig: Rig, late: bytes) -> None:
     with RawH2(rig.gateway) as client:
         client.send(headers(1)).until_over(1)
-        heard = client.send(headers(1)).until_closed()
-        assert heard.goaways == [(1, CLOSED)]
+        heard = client.send(late).until_closed()
+        assert (heard.goaways, heard.resets) == ([(1, CLOSED)], {})
+
+
+NOBODY = (*POST[:3], (b":path", b"/"))
+"""Answered by its head, with 404."""
+ANSWERED: dict[str, tuple[bytes, bytes, int]] = {
+    "5.1 DATA behind a reset": (
+        headers(1, NOBODY, OPEN), frame(RST_STREAM, 0, 1, u32(8)) + frame(DATA, END_STREAM, 1, b"test"), CLOSED),
+    "5.1 HEADERS behind a reset": (headers(1, NOBODY, OPEN), frame(RST_STREAM, 0, 1, u32(8)) + headers(1), CLOSED),
+    "6.3 PRIORITY of four bytes": (headers(1, NOBODY, OPEN), frame(PRIORITY, 0, 1, bytes(4)), SIZE),
+    "6.9 a window by nothing": (headers(1, NOBODY, OPEN), frame(WINDOW_UPDATE, 0, 1, u32(0)), PROTOCOL),
+    "6.9.1 a window above the limit": (headers(1, NOBODY, OPEN), frame(WINDOW_UPDATE, 0, 1, u32(BIG)) * 2, FLOW),
+    "8.1 trailers without an end": (
+        headers(1, NOBODY, OPEN), frame(DATA, 0, 1, b"test") + headers(1, [(b"x-a", b"1")], OPEN), PROTOCOL),
+    "8.1 pseudo fields in trailers": (
+        headers(1, NOBODY, OPEN), frame(DATA, 0, 1, b"test") + headers(1, [(b":method", b"POST")]), PROTOCOL),
+    "8.1.1 more than the length": (
+        headers(1, (*NOBODY, (b"content-length", b"1")), OPEN), frame(DATA, END_STREAM, 1, b"test"), PROTOCOL),
+    "8.1.1 more than the length, and it goes on": (
+        headers(1, (*NOBODY, (b"content-length", b"1")), OPEN), frame(DATA, 0, 1, b"test"), PROTOCOL),
+    "8.1.1 less than the length": (
+        headers(1, (*NOBODY, (b"content-length", b"9")), OPEN), frame(DATA, END_STREAM, 1, b"test"), PROTOCOL),
+    "8.1 a body that does not end": (headers(1, NOBODY, OPEN), frame(DATA, 0, 1, bytes(16_384)) * 2, 0),
+    "8.1 nothing more comes": (headers(1, NOBODY, OPEN), b"", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_what_comes_behind_an_early_answer_is_judged_as_before_it(rig: Rig, case: str) -> None:
+    """In two writes, the second behind the answer: a client that sends both at once meets either order."""
+    head, late, code = ANSWERED[case]
+    with RawH2(rig.gateway) as client:
+        client.send(head).until_over(1)
+        assert (client.heard.statuses, client.heard.resets) == ({1: 404}, {})
+        client.send(late)
+        while 1 not in client.heard.resets and client.hear():
+            pass
+        assert client.heard.resets == {1: code}
+        client.send(headers(9)).until_over(9)
+        assert (client.heard.statuses[9], client.heard.goaways) == (200, [])
+
+
+@pytest.mark.parametrize("rest", [
+    frame(DATA, 0, 1, b"a") + frame(DATA, END_STREAM, 1, b"b"),
+    frame(DATA, END_STREAM | PADDED, 1, b"\x03hi" + bytes(3)),
+    frame(DATA, 0, 1, b"hi") + headers(1, [(b"x-a", b"1")]),
+])  # fmt: skip
+def test_a_body_that_ends_behind_its_answer_is_no_trouble_8_1(rig: Rig, rest: bytes) -> None:
+    with RawH2(rig.gateway) as client:
+        client.send(headers(1, (*NOBODY, (b"content-length", b"2")), OPEN)).until_over(1)
+        client.send(rest + headers(3)).until_over(3)
+        assert client.fence().statuses == {1: 404, 3: 200}
+        assert (client.heard.resets, client.heard.goaways) == ({}, [])
 
 
 def test_a_client_that_goes_is_still_answered_6_8(rig: Rig) -> None:

@@ -35,6 +35,7 @@ class FakeStream:
     send_left: int = 0
     receive_left: int = STREAM_WINDOW_BYTES
     is_request_ended: bool = False
+    is_answered: bool = False
     body: bytes = b""
     given_back: int = 0
     is_dropped: bool = False
