@@ -46,6 +46,7 @@ from edge.pipeline import Gateway
 from edge.routing import pattern, table
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
+from pki.known_status import KnownStatus
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid, verify
 
@@ -68,6 +69,7 @@ def open_shared(
         loop=loop,
         recorder=recorder,
         pool=Pool(loop, RoundRobin()),
+        status=KnownStatus(),
         store=LeaseStore(store),
         shed=Shed(config.shed.share(config.workers)),
         observer=observer,
@@ -81,11 +83,11 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
     return Gateway(
         routes=table.compile(config.routes, config.listeners.public.hosts),
-        authenticator=Authenticator(config.issuers, key_sets, client_trust(config)),
+        authenticator=Authenticator(config.issuers, key_sets, client_trust(config, shared.status)),
         authorizer=Authorizer(config.policies),
         limiter=Limiter(config.limits, shared.store),
         shed=shared.shed,
-        trust=_trust(config.identity, previous.trust if previous is not None else None),
+        trust=_trust(config.identity, shared.status, previous.trust if previous is not None else None),
         key_sets=key_sets,
         bundle_hash=config.bundle_hash,
         problem_base=config.problem_base,
@@ -93,12 +95,14 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     )
 
 
-def client_trust(config: Config) -> ClientTrust | None:
+def client_trust(config: Config, status: KnownStatus) -> ClientTrust | None:
     """Whom the services listener believes; None where it is not opened."""
     if "services" not in config.opened:
         return None
     bundle = Bundle.parse(config.identity.bundle)
-    return ClientTrust(config.trust_domain, bundle.anchors, bundle.intermediates, bundle.role_issuers)
+    return ClientTrust(
+        config.trust_domain, bundle.anchors, bundle.intermediates, bundle.role_issuers, revoked=status.revoked
+    )
 
 
 def build_control(
@@ -174,7 +178,7 @@ def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
     return ((b"strict-transport-security", public.hsts.encode("ascii")),) if public.hsts is not None else ()
 
 
-def _trust(identity: Identity, previous: UpstreamTrust | None) -> UpstreamTrust:
+def _trust(identity: Identity, status: KnownStatus, previous: UpstreamTrust | None) -> UpstreamTrust:
     key_pem = identity.key.reveal()
     digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle))).digest()
     if previous is not None and previous.digest == digest:
@@ -187,13 +191,16 @@ def _trust(identity: Identity, previous: UpstreamTrust | None) -> UpstreamTrust:
         presented = presented_chain(handshake)
         if not presented:
             raise SvidRejected("malformed", "no certificate was presented")
+        now = datetime.now(UTC)
         return verify(
             [*presented, *bundle.intermediates],
             anchors=bundle.anchors,
             expected_id=SpiffeId.parse(spiffe_id),
             usage="server",
-            now=datetime.now(UTC),
+            now=now,
             role_issuers=role_issuers,
+            # What an outside authority revokes it ends soon, or says in ways of its own; ours says it here.
+            revoked=frozenset() if identity.outside else status.revoked(now),
         )
 
     context = upstream_context(identity.chain, key_pem, identity.bundle)

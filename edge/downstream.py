@@ -13,6 +13,7 @@ from edge.forward.io_pool import Pool
 from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 from edge.observe import Observer
+from pki.known_status import KnownStatus
 
 
 class Downstream(Protocol):
@@ -46,6 +47,8 @@ class Shared:
     loop: asyncio.AbstractEventLoop
     recorder: Recorder
     pool: Pool
+    status: KnownStatus
+    """What is revoked, as the authority says it. Filled by `serve/revocations.py`."""
     store: LeaseStore
     shed: Shed
     observer: Observer

@@ -70,6 +70,7 @@ class Gauge(IntEnum):
     RETIRING = 15
     SERVICES_CONNECTIONS = 16
     ENROL_CONNECTIONS = 17
+    REVOCATION_KNOWN = 18
 
 
 class Labels(NamedTuple):

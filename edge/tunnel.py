@@ -36,6 +36,7 @@ from edge.model.websocket import Handshake, WebSocketBounds
 from edge.parse.frames import ABNORMAL, CLOSE, ControlPace, Frame, FrameReader, Violation, closing, encode
 from edge.pipeline import Gateway, Walk
 from edge.routing.match import match
+from pki.svid import Revoked
 
 CLOSE_S = 5.0
 """From the first Close to the answer to it."""
@@ -223,6 +224,13 @@ class Tunnel:
         """The gateway ends it. Says so to whoever has not been told of another end."""
         if not self._is_over:
             self._end(ending.value, error)
+
+    def revoke(self, revoked: Revoked) -> None:
+        """End it if the upstream's proof rests on what is revoked: it gets not one byte more, not even a Close."""
+        if not self._is_over and self._pinned.rests_on(revoked):
+            self._upstream.was_closed = True
+            self._stream.abort()
+            self._end(Ending.IDENTITY.value, UpstreamIdentityRejected("revoked", self._pinned.facts.serial))
 
     def _end(self, words: _Words, error: RuledError | None) -> None:
         reason: str | None = words.reason

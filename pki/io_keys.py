@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,13 @@ class Passphrases:
             f"no passphrase for the {name} key; give --passphrase-file or --passphrase-fd, "
             f"a systemd credential, or {places[-1]} (mode 0600)"
         )
+
+    def having(self, name: str) -> Passphrases:
+        """The same, with this one found now: before anybody waits for us.
+
+        Raises: as `find`.
+        """
+        return replace(self, given={**self.given, name: self.find(name)})
 
     def is_placed(self, name: str) -> bool:
         """Does the service manager or the state directory hold one?"""

@@ -183,8 +183,9 @@ class Heartbeat:
         return cls(body.number, body.digest, body.at, raw)
 
     def vouches_for(self, held: RevocationSet, now: datetime) -> bool:
-        """Is what is held the newest, and was that said within the last ten seconds?"""
-        return self.number == held.number and self.digest == held.digest and now.timestamp() - self.at <= FRESH_S
+        """Is what is held the newest, and was that said within the last ten seconds? A set that came later is newer still."""
+        is_newest = (self.number, self.digest) == (held.number, held.digest) or self.number < held.number
+        return is_newest and now.timestamp() - self.at <= FRESH_S
 
 
 def _verified(

@@ -62,6 +62,8 @@ class VerifiedSvid:
     """SHA-256 of the issuer's public key (SubjectPublicKeyInfo)."""
     leaf_sha256: bytes
     """SHA-256 of the leaf's DER."""
+    certificates: tuple[tuple[bytes, int], ...]
+    """What it rests on, leaf first, without the anchor: (SHA-256 of the issuer's public key, serial), as `Revoked` has it."""
 
 
 def verify(
@@ -94,16 +96,18 @@ def verify(
     path, uris = cell.proof.path, cell.proof.uris
     leaf = path[0]
     spiffe_id = _identity(uris, expected_id, domain)  # 4
-    issuer_sha256 = _spki_sha256(path[1])
+    certificates = _named(path)
+    issuer_sha256 = certificates[0][0]
     if role_issuers is not None and issuer_sha256 not in role_issuers.get(spiffe_id.role or "", frozenset()):  # 5
         raise SvidRejected("role-issuer", f"{spiffe_id} was not issued by an intermediate of its role")
-    _check_revocation(path, revoked)  # 6
+    _check_revocation(certificates, revoked)  # 6
     return VerifiedSvid(
         spiffe_id=spiffe_id,
         serial=leaf.serial_number,
         not_after=min(certificate.not_valid_after_utc for certificate in path),
         issuer_sha256=issuer_sha256,
         leaf_sha256=sha256(chain_der[0]).digest(),
+        certificates=certificates,
     )
 
 
@@ -180,7 +184,7 @@ def verify_host(
         profile.check_host_names(leaf)
     except profile.PARSE_ERRORS as error:
         raise SvidRejected("malformed", str(error)) from error
-    _check_revocation(path, revoked)
+    _check_revocation(_named(path), revoked)
     return min(certificate.not_valid_after_utc for certificate in path)
 
 
@@ -230,12 +234,16 @@ def _identity(uris: Sequence[str], expected_id: SpiffeId | None, trust_domain: s
     return spiffe_id
 
 
-def _check_revocation(path: Sequence[x509.Certificate], revoked: Revoked | None) -> None:
+def _named(path: Sequence[x509.Certificate]) -> tuple[tuple[bytes, int], ...]:
+    return tuple((_spki_sha256(issuer), certificate.serial_number) for certificate, issuer in pairwise(path))
+
+
+def _check_revocation(certificates: Sequence[tuple[bytes, int]], revoked: Revoked | None) -> None:
     if revoked is None:
         raise SvidRejected("revocation-unknown")
-    for certificate, issuer in pairwise(path):
-        if (_spki_sha256(issuer), certificate.serial_number) in revoked:
-            raise SvidRejected("revoked", f"serial {certificate.serial_number:x}")
+    for named in certificates:
+        if named in revoked:
+            raise SvidRejected("revoked", f"serial {named[1]:x}")
 
 
 def _check_validity(leaf: x509.Certificate, now: datetime) -> None:

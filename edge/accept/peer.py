@@ -51,4 +51,5 @@ def peer_of(transport: Transport) -> Peer:
         spiffe_id=client.spiffe_id if client is not None else None,
         certificate_sha256=client.sha256 if client is not None else None,
         chain=client.chain if client is not None else (),
+        certificates=client.certificates if client is not None else (),
     )

@@ -10,7 +10,7 @@ This is the only place that turns a `PkiError` about a client into a `Credential
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ from edge.model.http import Request
 from edge.model.identity import Peer, Principal
 from edge.model.recent import Recent
 from pki.errors import SvidRejected
-from pki.svid import VerifiedSvid, verify
+from pki.svid import Revoked, VerifiedSvid, verify
 
 _REMEMBERED = 1024
 _NS = 1_000_000_000
@@ -35,6 +35,8 @@ class ClientTrust:
     intermediates: tuple[bytes, ...]
     """Ours, for clients that show their leaf alone."""
     role_issuers: Mapping[str, frozenset[bytes]]
+    revoked: Callable[[datetime], Revoked | None]
+    """What is revoked, as known at a moment; None when that is not known, and then nobody is believed."""
     roles: frozenset[str] = frozenset(("svc",))
     """Who may call at all; a gateway's or an operator's certificate is no service's (attacks P09)."""
 
@@ -43,6 +45,7 @@ class ClientTrust:
 
         Raises: CredentialRejected with a rule of `pki.profile.RULES`, or `role`.
         """
+        now = datetime.fromtimestamp(now_ns / _NS, UTC)
         try:
             proven = verify(
                 [*chain, *self.intermediates],
@@ -50,8 +53,9 @@ class ClientTrust:
                 expected_id=None,
                 trust_domain=self.trust_domain,
                 usage="client",
-                now=datetime.fromtimestamp(now_ns / _NS, UTC),
+                now=now,
                 role_issuers=self.role_issuers,
+                revoked=self.revoked(now),
             )
         except SvidRejected as exc:
             raise CredentialRejected(exc.rule, exc.detail) from exc

@@ -235,10 +235,13 @@ def rotate(
             elif under_way and not show:
                 asks(desk.Advance(force=force))
         if what is not What.gateway and not show and (not under_way or "give the command again" in under_way):
-            with alone(here.policy.state, here.passphrases) as authority:
+            # While nobody has the authority open nobody says what is revoked, and gateways wait ten seconds for it: not for
+            # somebody who types a passphrase.
+            known = here.passphrases.having("root")
+            with alone(here.policy.state, known) as authority:
                 publisher = Publisher(authority, here.policy.state / STATUS)
-                io_rotate.begin(authority, publisher, here.passphrases, _KINDS[what], datetime.now(UTC))
-                io_status.publish_root_list(authority, here.passphrases, here.policy.state / STATUS, datetime.now(UTC))
+                io_rotate.begin(authority, publisher, known, _KINDS[what], datetime.now(UTC))
+                io_status.publish_root_list(authority, known, here.policy.state / STATUS, datetime.now(UTC))
         with reach(here.policy.state, here.passphrases, services) as asks:
             left = _rotation(asks)
     if as_json:

@@ -146,7 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserError as exc:
             self._error = self._error or UpstreamProtocolError("upstream-syntax", type(exc).__name__)
         if self._error is not None:
-            self._fail(self._error)
+            self.fail(self._error)
             return
         if self._is_head_only() and self._answer_ended:
             self._parser = httptools.HttpResponseParser(self)
@@ -308,7 +308,8 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._close()
 
-    def _fail(self, error: UpstreamError) -> None:
+    def fail(self, error: UpstreamError) -> None:
+        """The connection ends at once, and the exchange on it with this."""
         receiver, self.receiver = self.receiver, None
         self._close()
         if receiver is None:

@@ -22,7 +22,7 @@ from edge.forward.http1 import UpstreamConnection
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
 from pki.errors import SvidRejected
-from pki.svid import VerifiedSvid
+from pki.svid import Revoked, VerifiedSvid
 
 DIAL_TIMEOUT_S = 5.0
 """TCP and TLS together; a healthy upstream on the same network needs milliseconds."""
@@ -56,9 +56,14 @@ class Pinned:
     key: PoolKey
     connection: UpstreamConnection
     facts: UpstreamFacts
+    certificates: tuple[tuple[bytes, int], ...]
+    """What the proof rests on, as a revocation names them."""
     born_s: float
     idle_since_s: float = 0.0
     not_after_s: float = 0.0
+
+    def rests_on(self, revoked: Revoked) -> bool:
+        return any(named in revoked for named in self.certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,8 @@ class Pool:
             address=f"{address[0]}:{address[1]}",
             connect_ns=time.perf_counter_ns() - began_ns,
         )
-        pinned = Pinned(key, connection, facts, born_s=now_s, not_after_s=proven.not_after.timestamp())
+        ends_s = proven.not_after.timestamp()
+        pinned = Pinned(key, connection, facts, proven.certificates, born_s=now_s, not_after_s=ends_s)
         self._all[connection] = pinned
         return pinned
 
@@ -199,6 +205,16 @@ class Pool:
             trust.verify(transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
         except SvidRejected as exc:
             raise UpstreamIdentityRejected(exc.rule) from exc
+
+    def revoke(self, revoked: Revoked) -> int:
+        """Abort every connection, idle or busy, whose proof rests on what is revoked; → how many that were.
+
+        Exchanges are told; of WebSockets the front has to be told before, since their connections tell nobody.
+        """
+        resting = [each for each in self._all.values() if each.rests_on(revoked)]
+        for pinned in resting:
+            pinned.connection.fail(UpstreamIdentityRejected("revoked", pinned.facts.serial))
+        return len(resting)
 
     def _on_idle(self, connection: UpstreamConnection) -> None:
         pinned = self._all.get(connection)

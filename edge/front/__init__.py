@@ -6,7 +6,7 @@ from edge.front.gate import Gate
 from edge.front.http1 import Http1
 from edge.front.http2 import Http2
 from edge.front.hypercorn import HypercornHttp2
-from edge.front.proof import Doorkeeper, Proof
+from edge.front.proof import Doorkeeper, Proof, revoke
 from edge.front.websocket_http2 import take_tunnel
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "Http2",
     "HypercornHttp2",
     "Proof",
+    "revoke",
     "take_tunnel",
 ]

@@ -15,6 +15,7 @@ from edge.downstream import Shared
 from edge.front import tunnels
 from edge.front.heads import KnownBlocks, KnownHeads
 from edge.model.http import RawField
+from edge.model.identity import Peer
 from edge.pipeline import Gateway
 from edge.tunnel import Tunnel
 
@@ -27,6 +28,8 @@ SWEEP_S = 0.25
 
 class Connection(asyncio.Protocol):
     """What the front asks of one downstream connection, whatever it speaks."""
+
+    peer: Peer
 
     @abstractmethod
     def close_if_idle(self) -> None: ...

@@ -42,7 +42,7 @@ class Http1(Connection):
     __slots__ = (
         "_consuming", "_deadline_s", "_exchange", "_front", "_in_body", "_is_answered", "_is_chunked_answer",
         "_is_closing", "_is_read_paused", "_is_reading_head", "_is_write_paused", "_keep_alive", "_message",
-        "_out", "_peer", "_pending", "_protocol", "_transport", "_untaken_bytes", "_write_deadline_s",
+        "_out", "_pending", "_protocol", "_transport", "_untaken_bytes", "_write_deadline_s", "peer",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -70,7 +70,7 @@ class Http1(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         front = self._front
-        self._peer = peer_of(transport)  # the gate has counted it
+        self.peer = peer_of(transport)  # the gate has counted it
         if front.take_http2 is not None and alpn_of(transport) == "h2":
             front.take_http2(self._transport)  # with what it counts for; from here on this object is nobody's protocol
             return
@@ -92,8 +92,8 @@ class Http1(Connection):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_gone()
-        self._front.shared.shed.close(self._peer.prefix)
-        forget_peer(self._peer)
+        self._front.shared.shed.close(self.peer.prefix)
+        forget_peer(self.peer)
         self._front.forget(self)
 
     def pause_writing(self) -> None:
@@ -172,7 +172,7 @@ class Http1(Connection):
         self._is_reading_head = False
         self._keep_alive = True
         self._protocol = "1.1"
-        exchange = self._exchange = Exchange(front.gateway, front.shared, self, self._peer)
+        exchange = self._exchange = Exchange(front.gateway, front.shared, self, self.peer)
         exchange.start(request)
 
     def _wait_for_head(self, data: bytes) -> None:
@@ -199,7 +199,7 @@ class Http1(Connection):
         """A head is in: make the exchange, and the request if it is one. Gives back what is left of the bytes behind it."""
         front = self._front
         self._is_reading_head = False
-        exchange = self._exchange = Exchange(front.gateway, front.shared, self, self._peer)
+        exchange = self._exchange = Exchange(front.gateway, front.shared, self, self.peer)
         message = self._message
         if error is None:
             self._keep_alive, self._protocol = message.keep_alive, message.protocol
@@ -228,7 +228,7 @@ class Http1(Connection):
                     return b""
         if handshake is not None:
             self._keep_alive = False  # a client that was refused may have sent frames already (attacks C3)
-            switch = partial(take_over, front, self._transport, self._peer, handshake.raw_key, self._leave)
+            switch = partial(take_over, front, self._transport, self.peer, handshake.raw_key, self._leave)
             exchange.upgrade = Upgrade(handshake, switch)
         exchange.start(request, wants_continue=framing.expects_continue)
         return rest

@@ -24,20 +24,20 @@ class HypercornHttp2(Connection):
     def __init__(self, front: Front, transport: asyncio.Transport, app: App) -> None:
         self._front = front
         self._transport = transport
-        self._peer = peer_of(transport)
+        self.peer = peer_of(transport)
         self._has_said_goodbye = False
         self._close_by_s = 0.0
         self._write_deadline_s = 0.0
         self._taken_bytes = 0
         front.connections.add(self)
-        self._server = Server(app, front.shared.loop, transport, self._peer, _CONFIG)
+        self._server = Server(app, front.shared.loop, transport, self.peer, _CONFIG)
         self._task = front.shared.loop.create_task(self._server.run())
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         front = self._front
-        front.shared.shed.close(self._peer.prefix)
-        forget_peer(self._peer)
+        front.shared.shed.close(self.peer.prefix)
+        forget_peer(self.peer)
         front.forget(self)
         if not task.cancelled() and (error := task.exception()) is not None:
             front.shared.report(error)

@@ -22,8 +22,10 @@ from edge.account import Account
 from edge.authn.mtls import ClientTrust
 from edge.errors import CredentialMissing, CredentialRejected, Refusal
 from edge.front.front import Front
+from edge.front.tunnels import end_revoked
 from edge.model.identity import ClientCertificate, Peer
 from edge.respond.problem import row_of
+from pki.svid import Revoked
 
 NO_CERTIFICATE, BAD_CERTIFICATE = 496, 495
 """As other servers log them; no HTTP answer has these numbers, and none was given."""
@@ -66,6 +68,18 @@ class Doorkeeper:
         account.close(None, None, status, row_of(error).reason, error)
 
 
+def revoke(front: Front, revoked: Revoked) -> int:
+    """End the front's WebSockets to whoever is revoked, and cut the clients that are; → how many clients that were."""
+    end_revoked(front.tunnels, revoked)
+    resting = [each for each in front.connections if any(named in revoked for named in each.peer.certificates)]
+    for connection in resting:
+        error = CredentialRejected("revoked", connection.peer.spiffe_id or "")
+        account = Account(front.shared, connection.peer, front.gateway.bundle_hash)
+        account.close(None, None, BAD_CERTIFICATE, row_of(error).reason, error)
+        connection.cut_late()  # a request under way is told that its client left
+    return len(resting)
+
+
 class _Proving(asyncio.Protocol):
     """A connection whose handshake is done and whose identity is not yet proven. Nothing is read before it is."""
 
@@ -86,7 +100,7 @@ class _Proving(asyncio.Protocol):
             transport.close()  # by the book; who does not answer that is cut
             self._front.shared.loop.call_later(self._front.deadlines.linger_s, transport.abort)
             return
-        client = ClientCertificate(str(proven.spiffe_id), proven.leaf_sha256.hex(), chain)
+        client = ClientCertificate(str(proven.spiffe_id), proven.leaf_sha256.hex(), chain, proven.certificates)
         handshake.edge_client = client  # type: ignore[attr-defined]
         shell = self._front()
         transport.set_protocol(shell)

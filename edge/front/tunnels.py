@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from edge.pipeline import Gateway
 from edge.tunnel import Ending, Tunnel
+from pki.svid import Revoked
 
 _TURN = 32
 """WebSockets that are reconsidered before somebody else has a turn: each may cost a signature."""
@@ -25,6 +26,12 @@ def drain(tunnels: Collection[Tunnel]) -> None:
     """Tell every client to go (1001)."""
     for tunnel in list(tunnels):
         tunnel.cut(Ending.DRAINING)
+
+
+def end_revoked(tunnels: Collection[Tunnel], revoked: Revoked) -> None:
+    """End those whose upstream is revoked."""
+    for tunnel in list(tunnels):
+        tunnel.revoke(revoked)
 
 
 async def reconsider(tunnels: Collection[Tunnel], gateway: Gateway) -> None:

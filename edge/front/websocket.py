@@ -26,18 +26,18 @@ class WebSocket(Connection):
         "_front",
         "_is_ended",
         "_out",
-        "_peer",
         "_sent_bytes",
         "_taken_bytes",
         "_transport",
         "_tunnel",
         "_write_deadline_s",
+        "peer",
     )
 
     def __init__(self, front: Front, transport: asyncio.Transport, peer: Peer, tunnel: Tunnel) -> None:
         self._front = front
         self._transport = transport
-        self._peer = peer
+        self.peer = peer
         self._tunnel = tunnel
         self._out: list[bytes] = []
         self._sent_bytes = self._taken_bytes = 0
@@ -65,8 +65,8 @@ class WebSocket(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_ended = True
         self._tunnel.on_gone()
-        self._front.shared.shed.close(self._peer.prefix)
-        forget_peer(self._peer)
+        self._front.shared.shed.close(self.peer.prefix)
+        forget_peer(self.peer)
         self._front.forget(self)
 
     def pause_writing(self) -> None:

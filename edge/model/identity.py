@@ -16,6 +16,8 @@ class ClientCertificate:
     """Of the leaf, hexadecimal."""
     chain: tuple[bytes, ...]
     """As presented, leaf first, DER."""
+    certificates: tuple[tuple[bytes, int], ...]
+    """What its proof rests on, as a revocation names them: (SHA-256 of the issuer's public key, serial)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,8 @@ class Peer:
     chain: tuple[bytes, ...] = ()
     """What the client presented, leaf first, DER; empty when the listener does not ask. OpenSSL proved it in the handshake;
     who it is, `authn.mtls` proves again at each request, because certificates end and trust changes under a connection."""
+    certificates: tuple[tuple[bytes, int], ...] = ()
+    """What that proof rests on; a connection is cut when one of them is revoked."""
 
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}

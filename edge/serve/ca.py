@@ -24,6 +24,7 @@ import array
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,12 +32,12 @@ import msgspec
 
 from edge.serve.reactor import READ, Reactor
 from pki import desk
-from pki.errors import AuthorityBusy, NotRecorded, PkiError
+from pki.errors import AuthorityBusy, AuthorityLocked, NotRecorded, PkiError
 from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
 from pki.io_keys import Passphrases
-from pki.io_status import Publisher
+from pki.io_status import HEARTBEAT, Publisher
 from pki.revocation import HEARTBEAT_S
 
 STATUS = "status"
@@ -104,6 +105,9 @@ class Office:
         except AuthorityBusy as error:
             self._is_closed(str(error), _BUSY_S)
             return
+        except AuthorityLocked as error:
+            self._is_locked(str(error))
+            return
         except PkiError as error:
             self._is_closed(str(error), _AGAIN_S)
             return
@@ -117,6 +121,14 @@ class Office:
         self._authority, self._publisher = authority, publisher
         self._desk = Desk(authority, self._passphrases, publisher, self._grants, self._own)
         self._say(Word(open=True))
+
+    def _is_locked(self, why: str) -> None:
+        """Nobody gave the passphrase to this process. It will not say what is revoked, so nobody shall wait for it: what it
+        said in an earlier life is taken away. Who heard it already goes on waiting (`known_status`)."""
+        if self._why == _CLOSED:
+            with suppress(FileNotFoundError):
+                os.unlink(self._state / STATUS / HEARTBEAT)
+        self._is_closed(why, _AGAIN_S)
 
     def _is_closed(self, why: str, again_s: float) -> None:
         if why != self._why:

@@ -31,6 +31,11 @@ WORKER_GAUGES: dict[str, tuple[Gauge, int, str]] = {
     "edge_audit_ring_slots": (Gauge.RING_SLOTS, 1, "Slots of the access log's ring."),
     "edge_audit_recordable": (Gauge.RECORDABLE, 1, "1 while requests can be recorded."),
     "edge_store_up": (Gauge.STORE_UP, 1, "1 while the store of the limits answers this worker."),
+    "edge_revocation_known": (
+        Gauge.REVOCATION_KNOWN,
+        1,
+        "1 while it is known what is revoked; else no new connections.",
+    ),
     "process_resident_memory_bytes": (Gauge.RSS_BYTES, 1, "Resident memory, shared pages included."),
 }
 """Metric → gauge of the row, divisor, help."""

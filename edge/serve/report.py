@@ -24,7 +24,8 @@ from edge.errors import Fault
 
 FACTS = frozenset(
     ["bundle_hash", "cause", "count", "directory", "faults", "kind", "log", "logger", "pid", "restarted", "text",
-     "wait_s", "where", "work", "writer", "public", "services", "enrol", "admin"]
+     "wait_s", "where", "work", "writer", "public", "services", "enrol", "admin", "cut", "entries", "file", "number",
+     "remedy"]
 )  # fmt: skip
 """Every name a fact may have."""
 _MAX_CHARS = 2000

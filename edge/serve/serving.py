@@ -27,20 +27,24 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
-from edge.front import SWEEP_S, Front, Gate, Http1, Http2, HypercornHttp2, Proof, take_tunnel
+from edge.front import SWEEP_S, Front, Gate, Http1, Http2, HypercornHttp2, Proof, revoke, take_tunnel
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
+from edge.serve.ca import STATUS
 from edge.serve.ca_client import CaClient
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
 from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
+from edge.serve.revocations import LOOK_S, Anchors, Revocations
 from edge.serve.run_state import unix_address
 from edge.serve.store import SOCKET_NAME
 from edge.timers import Timers
+from pki.bundle import Bundle
+from pki.svid import Revoked
 
 _KEYS_AT_START_S = 3.0
 _KEYS_AT_RELOAD_S = 0.5
@@ -78,7 +82,7 @@ class Serving:
         """Raises: UnsafeState when the gateway's own certificates are missing."""
         self._boot = boot
         self._shared = shared
-        self._ca = CaClient(boot.ca) if boot.ca is not None else None
+        self._ca = CaClient(boot.ca, self._revocation_told) if boot.ca is not None else None
         inside = Inside(
             status=self._status,
             routes=self._routes,
@@ -108,6 +112,17 @@ class Serving:
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
         self._is_retiring = False
+        self._revocations = Revocations(
+            shared.status, config.state / STATUS, _anchors(config), shared.recorder, boot.report, self._revoke
+        )
+        self._revocations.look()
+
+    def _revocation_told(self, number: int) -> None:
+        self._revocations.told(number)
+
+    def _revoke(self, revoked: Revoked) -> int:
+        """Cut what rests on it; WebSockets first, which would take the loss of their connection for an accident."""
+        return sum(revoke(front, revoked) for front in self._fronts) + self._shared.pool.revoke(revoked)
 
     def _take_http2(self, transport: asyncio.Transport) -> object:
         """By which shell HTTP/2 is spoken is read anew for each connection, so that a reload may change it."""
@@ -150,7 +165,7 @@ class Serving:
             )
             for name, application in self._applications.items()
         }
-        return Generation(digest(sources), config, gateway, control, proofs(config))
+        return Generation(digest(sources), config, gateway, control, proofs(config, self._shared.status))
 
     async def _listen(self) -> None:
         public = self.generation.config.listeners.public
@@ -174,6 +189,7 @@ class Serving:
         self._timers.every(_KEY_SETS_S, "key sets", self._renew_key_sets)
         self._timers.every(_BEAT_S, "store", self._shared.store.beat)
         self._timers.every(_SWEEP_POOL_S, "upstream connections", self._shared.pool.sweep)
+        self._timers.every(LOOK_S, "revocation", self._revocations.look)
         self._timers.every(_SHOW_S, "gauges", self._show)
         self._show()
 
@@ -205,6 +221,7 @@ class Serving:
         for name, door in self._doors.items():
             door.adopt(candidate.control[name], candidate.proofs[name])
         assemble.adopt(candidate.gateway, self._shared, before.gateway)
+        self._revocations.trust(_anchors(candidate.config))
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public
         if self._server is not None and (public.shown, public.alpn) != (old.shown, old.alpn):
@@ -298,6 +315,7 @@ class Serving:
         show(Gauge.RING_SLOTS, ring.slots)
         show(Gauge.RECORDABLE, shared.recorder.is_recordable())
         show(Gauge.STORE_UP, shared.store.healthy)
+        show(Gauge.REVOCATION_KNOWN, self._revocations.is_known)
         show(Gauge.CONFIG, int(self.generation.config.bundle_hash[:16], 16))
         show(Gauge.CPU_US, round((used.ru_utime + used.ru_stime) * 1_000_000))
         show(Gauge.RSS_BYTES, resident_bytes())
@@ -358,6 +376,11 @@ class Serving:
             }
             for route in self.generation.config.routes
         ]
+
+
+def _anchors(config: Config) -> Anchors:
+    identity = config.identity
+    return Anchors(() if identity.outside else Bundle.parse(identity.bundle).anchors, config.trust_domain)
 
 
 def _admin_hosts(address: str) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     ring_slots: int
     recordable: bool
     store_up: bool
+    revocation_known: bool
     cpu_s: float
 
 
@@ -147,6 +148,7 @@ def _failing(
         "workers": len(workers) < board.fact(Fact.WORKERS),
         "access-log": not log.running or not all(worker.recordable for worker in workers),
         "store": store_fails,
+        "revocation": not all(worker.revocation_known for worker in workers),
         "certificates": any(certificate.seconds_left < 0 for certificate in certificates),
         "mixed-configurations": len({worker.bundle for worker in workers}) > 1,
     }
@@ -176,6 +178,7 @@ def _worker(row: Row) -> WorkerStatus:
         ring_slots=gauge(memory, Gauge.RING_SLOTS),
         recordable=bool(gauge(memory, Gauge.RECORDABLE)),
         store_up=bool(gauge(memory, Gauge.STORE_UP)),
+        revocation_known=bool(gauge(memory, Gauge.REVOCATION_KNOWN)),
         cpu_s=gauge(memory, Gauge.CPU_US) / 1e6,
     )
 

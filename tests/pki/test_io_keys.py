@@ -198,3 +198,15 @@ def test_random_passphrases_have_256_bits() -> None:
     first, second = io_keys.make_passphrase(), io_keys.make_passphrase()
     assert first != second
     assert len(bytes.fromhex(first.decode())) == 32
+
+
+def test_a_person_is_asked_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def prompt(text: str) -> str:
+        asked.append(text)
+        return "typed long enough"
+
+    known = Passphrases(tmp_path, prompt=prompt).having("root")
+    assert {known.find("root"), known.find("root")} == {b"typed long enough"}
+    assert len(asked) == 1

@@ -131,7 +131,8 @@ def test_a_heartbeat_vouches_for_ten_seconds_and_one_set(
     beat = Heartbeat.parse(raw, anchors=anchors, trust_domain="mesh.internal", now=now)
     assert beat.vouches_for(sealed, now + timedelta(seconds=FRESH_S))
     assert not beat.vouches_for(sealed, now + timedelta(seconds=FRESH_S + 1))
-    assert not beat.vouches_for(seal(authority, now, 8), now)
+    assert beat.vouches_for(seal(authority, now, 8), now)  # published since; it holds all that the older one holds
+    assert not beat.vouches_for(seal(authority, now, 6), now)
     assert not beat.vouches_for(seal(authority, now, 7, ENTRY), now)
 
 

@@ -59,6 +59,10 @@ def test_a_good_chain_proves_the_identity(forge: Any, verify: Verify, sketch: An
         not_after=leaf.certificate.not_valid_after_utc,
         issuer_sha256=spki(forge.issuer.certificate),
         leaf_sha256=sha256(leaf.der).digest(),
+        certificates=(
+            (spki(forge.issuer.certificate), 0x1234),
+            (spki(forge.root.certificate), forge.issuer.certificate.serial_number),
+        ),
     )
 
 

@@ -29,7 +29,9 @@ def forge() -> Forge:
 @pytest.fixture
 def trust(forge: Forge) -> ClientTrust:
     bundle = Bundle.parse(forge.root.pem + forge.issuer.pem)
-    return ClientTrust("mesh.internal", bundle.anchors, bundle.intermediates, bundle.role_issuers)
+    return ClientTrust(
+        "mesh.internal", bundle.anchors, bundle.intermediates, bundle.role_issuers, revoked=lambda _: frozenset()
+    )
 
 
 def peer(*chain: Forged) -> Peer:
@@ -100,3 +102,19 @@ def test_a_gateway_is_no_service_even_with_its_own_certificate_P09(forge: Forge,
     leaf = forge.make(Sketch(uris=("spiffe://mesh.internal/gw/edge",)), forge.issuer)
     with pytest.raises(CredentialRejected, match=r"^role: "):
         method(own).authenticate(REQUEST, peer(leaf), NOW_NS)
+
+
+def test_a_certificate_that_is_revoked_under_an_open_connection_is_rejected_P30(
+    forge: Forge, trust: ClientTrust
+) -> None:
+    leaf = forge.make(Sketch(), forge.issuer)
+    known: list[frozenset[tuple[bytes, int]] | None] = [frozenset()]
+    chosen, client = method(replace(trust, revoked=lambda _: known[0])), peer(leaf)
+    assert chosen.authenticate(REQUEST, client, NOW_NS) is not NOT_PRESENT
+    (issuer,) = trust.role_issuers["svc"]
+    known[0] = frozenset({(issuer, leaf.certificate.serial_number)})
+    with pytest.raises(CredentialRejected, match=r"^revoked: "):
+        chosen.authenticate(REQUEST, client, NOW_NS)
+    known[0] = None
+    with pytest.raises(CredentialRejected, match="revocation-unknown"):
+        chosen.authenticate(REQUEST, client, NOW_NS)

@@ -22,7 +22,7 @@ def board_of(workers: int) -> tuple[Board, list[Observer]]:
     for index in range(workers):
         observers.append(Observer(board.take(index + 1, index).memory))
         board.own(index + 1, 100 + index)
-        for gauge in (Gauge.RECORDABLE, Gauge.STORE_UP):
+        for gauge in (Gauge.RECORDABLE, Gauge.STORE_UP, Gauge.REVOCATION_KNOWN):
             observers[-1].show(gauge, 1)
         observers[-1].show(Gauge.UPDATED_NS, time.monotonic_ns())
     return board, observers
@@ -61,7 +61,12 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gauge", "value", "failing"),
-    [(Gauge.RECORDABLE, 0, "access-log"), (Gauge.STORE_UP, 0, "store"), (Gauge.CONFIG, 7, "mixed-configurations")],
+    [
+        (Gauge.RECORDABLE, 0, "access-log"),
+        (Gauge.STORE_UP, 0, "store"),
+        (Gauge.REVOCATION_KNOWN, 0, "revocation"),
+        (Gauge.CONFIG, 7, "mixed-configurations"),
+    ],
 )
 def test_one_worker_that_fails_is_the_gateway_failing(tmp_path: Path, gauge: Gauge, value: int, failing: str) -> None:
     board, observers = board_of(3)

@@ -1,0 +1,140 @@
+"""A worker's eye on what the authority publishes: files of `state/status` → what is known → connections that end.
+
+    state/status/heartbeat.json    read first: the set that it tells of was written before it
+    state/status/revocation.json
+
+They are looked at twice a second, and at once when the process `ca` says that the set has changed; what has not changed on
+disk is not read again. A gateway without an authority reads what its operator copies there, in the same way. A file that
+does not verify, or is older than what is known, changes nothing, and is in the access log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge.audit.recorder import Recorder
+from edge.errors import NotRecordable
+from edge.serve.report import Report
+from pki.errors import PkiError, StatusRejected
+from pki.io_files import read_private
+from pki.io_status import HEARTBEAT, SET
+from pki.known_status import KnownStatus
+from pki.revocation import MAX_BYTES
+
+LOOK_S = 0.5
+_Seen = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Whose signature counts."""
+
+    roots: Sequence[bytes]
+    """DER; none where an outside authority issues, whose revocations are its own."""
+    trust_domain: str
+
+
+class Revocations:
+    """Owner: `Serving`. One event loop; `cut` is called with what is revoked whenever that grew."""
+
+    def __init__(
+        self,
+        known: KnownStatus,
+        directory: Path,
+        anchors: Anchors,
+        recorder: Recorder,
+        report: Report,
+        cut: Callable[[frozenset[tuple[bytes, int]]], int],
+    ) -> None:
+        """`cut` → how many connections it ended."""
+        self._known = known
+        self._directory = directory
+        self._anchors = anchors
+        self._recorder = recorder
+        self._report = report
+        self._cut = cut
+        self._seen: dict[str, _Seen] = {}
+        self._refused: dict[str, str] = {}
+        self._was_known = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what is revoked is known at this moment; else nobody new is believed."""
+        return self._known.revoked(datetime.now(UTC)) is not None
+
+    def trust(self, anchors: Anchors) -> None:
+        """The configuration changed. What could not be verified before may be now."""
+        if anchors != self._anchors:
+            self._anchors = anchors
+            self._seen.clear()
+        self.look()
+
+    def told(self, number: int) -> None:
+        """The authority's process says which set is the newest."""
+        if number != self._known.number:
+            self.look()
+
+    def look(self) -> None:
+        """Read what has changed."""
+        if not self._anchors.roots:
+            return
+        self._read(HEARTBEAT, self._take_heartbeat, self._known.doubt_heartbeat)
+        self._read(SET, self._take_set, self._known.doubt_set)
+        is_known = self.is_known
+        if is_known != self._was_known:
+            self._was_known = is_known
+            self._tell_known(is_known=is_known)
+
+    def _tell_known(self, *, is_known: bool) -> None:
+        if is_known:
+            self._report.info("revocation is known again", number=self._known.number)
+            return
+        self._report.warning(
+            "no fresh word of the authority: no new connections to or from its identities",
+            file=self._directory / HEARTBEAT,
+            remedy="open the authority, or remove the file and restart if there is none any more",
+        )
+        self._record("identity.revocation", failed="revocation-unknown")
+
+    def _read(self, name: str, take: Callable[[bytes, datetime], None], doubt: Callable[[], None]) -> None:
+        path = self._directory / name
+        try:
+            facts = os.stat(path)
+            seen = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
+            if self._seen.get(name) == seen:
+                return
+            raw = read_private(path, limit=MAX_BYTES)
+            self._seen[name] = seen  # a file that is replaced meanwhile differs at the next look
+            take(raw, datetime.now(UTC))
+        except FileNotFoundError:
+            return
+        except (PkiError, OSError) as exc:
+            doubt()
+            rule = exc.rule if isinstance(exc, StatusRejected) else "unreadable"
+            if self._refused.get(name) != str(exc):  # once, not with every heartbeat
+                self._refused[name] = str(exc)
+                self._report.warning("refused what is said to be the authority's word", file=path, cause=str(exc))
+                self._record("identity.revocation", failed=rule)
+            return
+        self._refused.pop(name, None)
+
+    def _take_heartbeat(self, raw: bytes, now: datetime) -> None:
+        anchors = self._anchors
+        self._known.take_heartbeat(raw, anchors=anchors.roots, trust_domain=anchors.trust_domain, now=now)
+
+    def _take_set(self, raw: bytes, now: datetime) -> None:
+        anchors = self._anchors
+        if self._known.take_set(raw, anchors=anchors.roots, trust_domain=anchors.trust_domain, now=now):
+            cut = self._cut(self._known.listed)
+            self._report.info("revocation set", number=self._known.number, entries=len(self._known.listed), cut=cut)
+            self._record("config.revocation", failed=None)
+
+    def _record(self, kind: str, failed: str | None) -> None:
+        try:
+            self._recorder.event(kind, {"message": f"revocation set {self._known.number}"}, failed=failed)
+        except NotRecordable as exc:
+            self._report.warning("event not recorded", kind=kind, cause=str(exc))
