@@ -43,6 +43,7 @@ from edge.model.http import RawField
 from edge.model.route import PathPattern, Route, Upstream
 from edge.observe import Observer
 from edge.pipeline import Gateway
+from edge.registry.roster import Roster
 from edge.routing import pattern, table
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
@@ -69,6 +70,7 @@ def open_shared(
         loop=loop,
         recorder=recorder,
         pool=Pool(loop, RoundRobin()),
+        roster=Roster(),
         status=KnownStatus(),
         store=LeaseStore(store),
         shed=Shed(config.shed.share(config.workers)),

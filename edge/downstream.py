@@ -13,6 +13,7 @@ from edge.forward.io_pool import Pool
 from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 from edge.observe import Observer
+from edge.registry.roster import Roster
 from pki.known_status import KnownStatus
 
 
@@ -47,6 +48,8 @@ class Shared:
     loop: asyncio.AbstractEventLoop
     recorder: Recorder
     pool: Pool
+    roster: Roster
+    """Registered instances, for the pool to join with those of the files. Filled by who reads the shared registry."""
     status: KnownStatus
     """What is revoked, as the authority says it. Filled by `serve/revocations.py`."""
     store: LeaseStore
