@@ -32,13 +32,16 @@ class Load:
         callers: int = 4,
         *,
         pause_s: float = 0,
+        every_s: float = 0,
         speaks: Callable[[Listening], Speaker] = Http1Speaker,
         fields: Fields = (),
     ) -> None:
+        """`pause_s`: after an answer. `every_s`: from the beginning of a request to that of the next."""
         self.calls: list[Call] = []
         self.failures: list[str] = []
         self._gateway = gateway
         self._pause_s = pause_s
+        self._every_s = every_s
         self._speaks = speaks
         self._fields = fields
         self._stop = threading.Event()
@@ -48,8 +51,10 @@ class Load:
 
     def _call(self) -> None:
         speaker = self._speaks(self._gateway)
-        while not self._stop.wait(self._pause_s):
+        next_s = time.monotonic()
+        while not self._stop.wait(max(self._pause_s, next_s - time.monotonic())):
             began_s = time.monotonic()
+            next_s = max(next_s + self._every_s, began_s)
             try:
                 answer = speaker.ask(fields=self._fields)
             except LOST as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import select
 import socket
@@ -38,6 +39,8 @@ class Upstream:
         self.echoes = False
         """Whether a request gets its own body back."""
         self.connections = 0
+        self.ends: queue.SimpleQueue[tuple[bytes, float]] = queue.SimpleQueue()
+        """Of each connection that ended: the target of its last request, and when (`time.monotonic`)."""
         self.callers: set[str] = set()
         """SPIFFE IDs that shook hands."""
         self.let = threading.Event()
@@ -61,6 +64,10 @@ class Upstream:
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
+    def present(self, identity: Path) -> None:
+        """Shake hands with this certificate from now on."""
+        self._context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+
     def stop(self) -> None:
         """Leave the port, and every connection."""
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -79,7 +86,7 @@ class Upstream:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        tls = connection
+        tls, target = connection, b""
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
                 self.connections += 1
@@ -98,10 +105,11 @@ class Upstream:
                         continue
                     while (message := complete_message(buffer)) is not None:
                         request, buffer = buffer[:message], buffer[message:]
+                        target = request.split(b" ", 2)[1]
                         self.asked.release()
                         if not self._may_go_on(self.let, tls):
                             return
-                        answer = self.by_target.get(request.split(b" ", 2)[1])
+                        answer = self.by_target.get(target)
                         if answer is None:
                             answer = self.answers.pop(0) if self.answers else OK
                         if self.echoes:
@@ -123,6 +131,7 @@ class Upstream:
             pass
         finally:
             self._open.discard(tls)
+            self.ends.put((target, time.monotonic()))
 
     def _may_go_on(self, gate: threading.Event, tls: socket.socket) -> bool:
         """False when the gateway hung up before the gate opened."""

@@ -52,7 +52,7 @@ class WebsocketsService:
 
     def __init__(self, identity: Path) -> None:
         self.ends: queue.Queue[End] = queue.Queue()
-        self._identity = identity
+        self._context = service_context(identity)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -68,7 +68,7 @@ class WebsocketsService:
         async with server.serve(
             self._serve,
             sock=self._listener,
-            ssl=service_context(self._identity),
+            ssl=self._context,
             select_subprotocol=lambda _, offered: next(
                 (Subprotocol(each) for each in PROTOCOLS if each in offered), None
             ),
@@ -92,6 +92,10 @@ class WebsocketsService:
         except websockets.exceptions.ConnectionClosed:
             pass
         self.ends.put((connection.close_code or 0, connection.close_reason or ""))
+
+    def present(self, identity: Path) -> None:
+        """Shake hands with this certificate from now on."""
+        self._context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._is_over.set)

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,9 +23,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from edge.audit.verify import verify
 from edge.cli import init
-from pki import io_output
+from edge.cli.authority import reach
+from pki import desk, io_output
 from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest
@@ -201,6 +205,14 @@ class Gateway:
         return code
 
 
+def knock(gateway: Gateway, identity: Path) -> ssl.SSLSocket:
+    """A connection to the services listener, as whose certificate and key lie there."""
+    context = ssl.create_default_context(cafile=identity / "bundle.pem")
+    context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+    raw = socket.create_connection(("127.0.0.1", gateway.ports["services"]), 10)
+    return context.wrap_socket(raw, server_hostname="edge.internal")
+
+
 @contextmanager
 def serving(directory: Path) -> Iterator[Gateway]:
     """A gateway that does not outlive the block, whatever happened in it."""
@@ -243,6 +255,19 @@ def issue(directory: Path, name: str) -> None:
             root_sha256=authority.root_sha256,
             replace=True,
         )
+
+
+def issue_while_serving(directory: Path, name: str) -> None:
+    """The same, asked of the gateway that holds the authority open; a new one each time."""
+    ca, key = directory / "state" / "ca", make_ec("p256")
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    with reach(directory / "state", Passphrases(ca, environ={}), {}) as asks:
+        made = asks(desk.Issue("svc", name, public, (f"{name}.internal",), (), 86_400, "test"))
+    assert isinstance(made, desk.Certified)
+    pem, root = private_pem(key), made.root_sha256
+    io_output.write(
+        directory / name, made.issued, key_pem=pem, bundle_pem=made.bundle_pem, root_sha256=root, replace=True
+    )
 
 
 def requests_in_log(directory: Path) -> list[dict[str, object]]:
