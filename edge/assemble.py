@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from edge.accept.shed import Shed
-from edge.accept.tls import presented_chain, upstream_context
+from edge.accept.tls import anonymous_context, presented_chain, upstream_context
 from edge.audit.recorder import Recorder
 from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
@@ -35,6 +35,7 @@ from edge.downstream import Shared
 from edge.errors import NotReady
 from edge.forward.asgi import AsgiApp
 from edge.forward.balance import RoundRobin
+from edge.forward.io_insist import Alarm
 from edge.forward.io_pool import Pool, UpstreamTrust, generations
 from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter
@@ -64,13 +65,14 @@ def open_shared(
     loop: asyncio.AbstractEventLoop,
     report: Callable[[BaseException], None],
     observer: Observer,
+    alarm: Alarm,
 ) -> Shared:
-    """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket."""
+    """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket; `alarm` is the pool's."""
     return Shared(
         loop=loop,
         recorder=recorder,
-        pool=Pool(loop, RoundRobin()),
         roster=Roster(),
+        pool=Pool(loop, RoundRobin(), alarm),
         status=KnownStatus(),
         store=LeaseStore(store),
         shed=Shed(config.shed.share(config.workers)),
@@ -205,5 +207,10 @@ def _trust(identity: Identity, status: KnownStatus, previous: UpstreamTrust | No
             revoked=frozenset() if identity.outside else status.revoked(now),
         )
 
-    context = upstream_context(identity.chain, key_pem, identity.bundle)
-    return UpstreamTrust(generation=next(generations), digest=digest, context=context, verify=prove)
+    return UpstreamTrust(
+        generation=next(generations),
+        digest=digest,
+        context=upstream_context(identity.chain, key_pem, identity.bundle),
+        anonymous=anonymous_context(identity.bundle),
+        verify=prove,
+    )

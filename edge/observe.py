@@ -71,6 +71,8 @@ class Gauge(IntEnum):
     SERVICES_CONNECTIONS = 16
     ENROL_CONNECTIONS = 17
     REVOCATION_KNOWN = 18
+    UPSTREAMS_OUT = 19
+    """Addresses that answered without a client certificate."""
 
 
 class Labels(NamedTuple):

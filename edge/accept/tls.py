@@ -266,7 +266,14 @@ def _sni_callback(
 
 
 def upstream_context(chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> ssl.SSLContext:
-    """TLS towards upstreams: 1.3 only, our certificate shown, their chain required.
+    """TLS towards upstreams: `anonymous_context`, and our certificate shown."""
+    context = anonymous_context(bundle_pem)
+    load_chain(context, chain_pem, key_pem)
+    return context
+
+
+def anonymous_context(bundle_pem: bytes) -> ssl.SSLContext:
+    """TLS towards upstreams without a certificate of ours: 1.3 only, their chain required.
 
     OpenSSL proves the chain; who it is (the SPIFFE ID) is proven by `pki.svid` after the handshake and before the first
     byte, because CPython has no verify callback. Names are not compared here: `check_hostname` knows DNS names only.
@@ -281,7 +288,6 @@ def upstream_context(chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> ssl
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     context.load_verify_locations(cadata=bundle_pem.decode("ascii"))
-    load_chain(context, chain_pem, key_pem)
     return context
 
 

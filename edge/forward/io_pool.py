@@ -1,7 +1,8 @@
 """The pool of connections to upstreams, and the only place that dials.
 
 A connection belongs to exactly one `PoolKey`: (SPIFFE ID, address, generation of our trust and our own certificate). It is
-handed out only after the peer proved the key's identity in its own handshake, and before that not one byte is written.
+handed out only after the peer proved the key's identity in its own handshake, and before that not one byte is written; nor to
+an address that was not seen to insist on a client certificate (`io_insist`).
 A new generation (reload, new bundle, new own certificate) makes every older connection unusable at once.
 """
 
@@ -19,13 +20,12 @@ from dataclasses import dataclass
 from edge.errors import UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.balance import Address, RoundRobin
 from edge.forward.http1 import UpstreamConnection
+from edge.forward.io_dial import dial
+from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Where, insists
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
 from pki.errors import SvidRejected
 from pki.svid import Revoked, VerifiedSvid
-
-DIAL_TIMEOUT_S = 5.0
-"""TCP and TLS together; a healthy upstream on the same network needs milliseconds."""
 
 RECEIVE_BYTES = 65_536
 """Of an answer in the kernel (which doubles it), and so of one read of it: a client that takes nothing makes us hold as much,
@@ -74,6 +74,8 @@ class UpstreamTrust:
     digest: bytes
     """Of our chain, key and their anchors: equal means that nothing changed, and connections may live on."""
     context: ssl.SSLContext
+    anonymous: ssl.SSLContext
+    """The same belief, but nothing shown: for the probe."""
     verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
     """(handshake, expected SPIFFE ID) → what was proven."""
 
@@ -81,8 +83,11 @@ class UpstreamTrust:
 class Pool:
     """Connections by key. Owner: the worker; one event loop, no lock. Built in assemble, outlives reloads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, balance: RoundRobin) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, balance: RoundRobin, alarm: Alarm) -> None:
+        """`alarm` hears of an address that answered without a certificate, and when it does no more."""
         self._loop = loop
+        self._alarm = alarm
+        self._insistence = Insistence(loop, self._probe, self._turned)
         self._balance = balance
         self._idle: dict[PoolKey, deque[Pinned]] = {}
         self._all: dict[UpstreamConnection, Pinned] = {}
@@ -97,6 +102,7 @@ class Pool:
             for pinned in waiting:
                 pinned.connection.abort()
         self._idle.clear()
+        self._insistence.renew()
 
     def addresses(self, upstream: Upstream) -> tuple[Address, ...]:
         """Where this request may go, in order: the first is whose turn it is.
@@ -105,6 +111,9 @@ class Pool:
             UpstreamUnreachable: the service has no endpoint; then 502.
         """
         addresses = self._balance.order(upstream)
+        if self._insistence.out:
+            out, spiffe_id = self._insistence.out, upstream.spiffe_id
+            addresses = tuple(each for each in addresses if (spiffe_id, each) not in out) or addresses
         if not addresses:
             raise UpstreamUnreachable("no-endpoint", upstream.service)
         return addresses
@@ -137,7 +146,8 @@ class Pool:
         )
 
     async def dial(self, upstream: Upstream, addresses: tuple[Address, ...]) -> Pinned:
-        """Connect to the first of `addresses` that can be reached. An impostor is not passed over: it ends the try.
+        """Connect to the first of `addresses` that can be reached. An impostor is not passed over: it ends the try. The
+        service itself is, where it lets anybody in: the address is out until it does not.
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamIdentityRejected
@@ -148,6 +158,10 @@ class Pool:
                 return await self._dial_one(upstream, address)
             except (UpstreamUnreachable, UpstreamTimeout) as exc:
                 last = exc
+            except UpstreamIdentityRejected as exc:
+                if exc.rule != ACCEPTS_ANYONE:
+                    raise
+                last = exc
         raise last
 
     async def _dial_one(self, upstream: Upstream, address: Address) -> Pinned:
@@ -155,35 +169,31 @@ class Pool:
         assert trust is not None
         key = self._key(upstream.spiffe_id, address)
         began_ns = time.perf_counter_ns()
-        connection = UpstreamConnection(self._on_idle, self._on_gone)
-        try:
-            async with asyncio.timeout(DIAL_TIMEOUT_S):
-                # Resolved once; the proof below is about whoever answers at that address (attacks P43).
-                transport, _ = await self._loop.create_connection(
-                    lambda: connection, address[0], address[1], ssl=trust.context, server_hostname=""
-                )
-        except TimeoutError as exc:
-            raise UpstreamTimeout("dial-timeout", f"{address[0]}:{address[1]}") from exc
-        except ssl.SSLCertVerificationError as exc:
-            raise UpstreamIdentityRejected("chain-untrusted", exc.verify_message) from exc
-        except ssl.SSLError as exc:
-            raise UpstreamIdentityRejected("tls-handshake", exc.reason or "") from exc
-        except (OSError, UnicodeError) as exc:
-            raise UpstreamUnreachable("dial-failed", f"{address[0]}:{address[1]}") from exc
+        transport, connection = await dial(
+            address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone)
+        )
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         transport.set_read_buffer_limits(high=READ_AHEAD_BYTES)  # type: ignore[attr-defined]
+        is_believed = False
         try:
-            proven = trust.verify(transport.get_extra_info("ssl_object"), upstream.spiffe_id)
-        except SvidRejected as exc:
-            connection.abort()
-            raise UpstreamIdentityRejected(exc.rule) from exc
+            handshake, where = transport.get_extra_info("ssl_object"), (upstream.spiffe_id, address)
+            proven = _proven(trust, handshake, upstream.spiffe_id)
+            connect_ns = time.perf_counter_ns() - began_ns
+            if not self._insistence.is_known(where):
+                await self._insistence.require(where)
+                # What is believed, or revoked, may have changed meanwhile.
+                proven = _proven(self._trust or trust, handshake, upstream.spiffe_id)
+            is_believed = True
+        finally:
+            if not is_believed:
+                connection.abort()
         now_s = self._loop.time()
         facts = UpstreamFacts(
             service=upstream.service,
             spiffe_id=upstream.spiffe_id,
             serial=f"{proven.serial:x}",
             address=f"{address[0]}:{address[1]}",
-            connect_ns=time.perf_counter_ns() - began_ns,
+            connect_ns=connect_ns,
         )
         ends_s = proven.not_after.timestamp()
         pinned = Pinned(key, connection, facts, proven.certificates, born_s=now_s, not_after_s=ends_s)
@@ -201,10 +211,32 @@ class Pool:
         transport = pinned.connection.transport
         if pinned.key.generation == trust.generation or transport is None:
             return
-        try:
-            trust.verify(transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
-        except SvidRejected as exc:
-            raise UpstreamIdentityRejected(exc.rule) from exc
+        _proven(trust, transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
+
+    async def _probe(self, where: Where) -> None:
+        trust, (spiffe_id, address) = self._trust, where
+        assert trust is not None
+        await insists(address, trust.anonymous, lambda handshake: _proven(trust, handshake, spiffe_id))
+
+    async def probe_due(self) -> None:
+        """Ask again who is due to be asked without a certificate; called by a timer."""
+        used = {(pinned.key.spiffe_id, pinned.key.address) for pinned in self._all.values()}
+        await self._insistence.look_again(used.__contains__)
+
+    def _turned(self, where: Where, turn: Turn) -> None:
+        """What waits for work at an address that is out gets none; what is busy ends with its answer."""
+        if turn is Turn.OUT:
+            for pinned in [each for each in self._all.values() if (each.key.spiffe_id, each.key.address) == where]:
+                if pinned in self._idle.get(pinned.key, ()):
+                    pinned.connection.abort()
+                else:
+                    pinned.key = PoolKey(*where, generation=0)  # of no trust there ever is
+        self._alarm(where, turn)
+
+    @property
+    def out(self) -> int:
+        """How many addresses get no request because they let anybody in."""
+        return len(self._insistence.out)
 
     def revoke(self, revoked: Revoked) -> int:
         """Abort every connection, idle or busy, whose proof rests on what is revoked; → how many that were.
@@ -259,10 +291,19 @@ class Pool:
 
     def close(self) -> None:
         """Abort everything; the last step of a drain."""
+        self._insistence.close()
         for connection in list(self._all):
             connection.abort()
         self._all.clear()
         self._idle.clear()
+
+
+def _proven(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
+    """Raises: UpstreamIdentityRejected"""
+    try:
+        return trust.verify(handshake, spiffe_id)
+    except SvidRejected as exc:
+        raise UpstreamIdentityRejected(exc.rule) from exc
 
 
 generations = itertools.count(1)

@@ -36,6 +36,11 @@ WORKER_GAUGES: dict[str, tuple[Gauge, int, str]] = {
         1,
         "1 while it is known what is revoked; else no new connections.",
     ),
+    "edge_upstreams_accepting_anyone": (
+        Gauge.UPSTREAMS_OUT,
+        1,
+        "Upstream addresses that answer without a client certificate, and get no request.",
+    ),
     "process_resident_memory_bytes": (Gauge.RSS_BYTES, 1, "Resident memory, shared pages included."),
 }
 """Metric → gauge of the row, divisor, help."""

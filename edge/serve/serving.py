@@ -33,6 +33,7 @@ from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
+from edge.serve.alarm import UpstreamAlarm
 from edge.serve.ca import STATUS
 from edge.serve.ca_client import CaClient
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
@@ -51,8 +52,7 @@ _KEYS_AT_RELOAD_S = 0.5
 """How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
 _FLUSH_S = 1.0
 _KEY_SETS_S = 5.0
-_BEAT_S = 2.0
-_SHOW_S = 1.0
+_BEAT_S, _SHOW_S = 2.0, 1.0
 _SWEEP_POOL_S = 5.0
 RETIRE_S = 5.0
 """How long clients may go on using their connections while each answer tells them to leave."""
@@ -140,9 +140,9 @@ class Serving:
         config = parse(boot.sources)
         recorder = open_recorder(boot.ring, config.audit, boot.pseudonym_key, nudge=boot.nudge, loop=loop)
         embedded = StoreSettings(socket_path=unix_address(boot.run_fd, SOCKET_NAME), min_replicas=config.workers)
-        observer = Observer(boot.row.memory)
+        observer, alarm = Observer(boot.row.memory), UpstreamAlarm(recorder, boot.report)
         shared = assemble.open_shared(
-            config, recorder, config.store or embedded, loop, boot.report.unexpected, observer
+            config, recorder, config.store or embedded, loop, boot.report.unexpected, observer, alarm
         )
         serving = cls(boot, shared, boot.sources, config)
         assemble.adopt(serving.generation.gateway, shared, None)
@@ -189,6 +189,7 @@ class Serving:
         self._timers.every(_KEY_SETS_S, "key sets", self._renew_key_sets)
         self._timers.every(_BEAT_S, "store", self._shared.store.beat)
         self._timers.every(_SWEEP_POOL_S, "upstream connections", self._shared.pool.sweep)
+        self._timers.every(_SWEEP_POOL_S, "upstreams without a certificate", self._shared.pool.probe_due)
         self._timers.every(LOOK_S, "revocation", self._revocations.look)
         self._timers.every(_SHOW_S, "gauges", self._show)
         self._show()
@@ -311,6 +312,7 @@ class Serving:
             show(which, len(self._doors[name].front.connections) if name in self._doors else 0)
         show(Gauge.UPSTREAM_CONNECTIONS, shared.pool.open_connections)
         show(Gauge.UPSTREAM_IDLE, shared.pool.idle_connections)
+        show(Gauge.UPSTREAMS_OUT, shared.pool.out)
         show(Gauge.RING_FREE, ring.free_slots)
         show(Gauge.RING_SLOTS, ring.slots)
         show(Gauge.RECORDABLE, shared.recorder.is_recordable())

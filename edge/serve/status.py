@@ -49,6 +49,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     recordable: bool
     store_up: bool
     revocation_known: bool
+    upstreams_out: int
+    """Addresses that answer without a client certificate, and get no request."""
     cpu_s: float
 
 
@@ -75,7 +77,8 @@ class Status(msgspec.Struct, frozen=True):
     """Everything."""
 
     ok: bool
-    """All workers serve, can record and reach the store; the notary runs; no certificate has ended."""
+    """All workers serve, can record and reach the store; the notary runs; no certificate has ended; all upstreams that were
+    asked want a client certificate."""
     failing: tuple[str, ...]
     bundle_hash: str
     generation: int
@@ -149,6 +152,7 @@ def _failing(
         "access-log": not log.running or not all(worker.recordable for worker in workers),
         "store": store_fails,
         "revocation": not all(worker.revocation_known for worker in workers),
+        "upstreams-accept-anyone": any(worker.upstreams_out for worker in workers),
         "certificates": any(certificate.seconds_left < 0 for certificate in certificates),
         "mixed-configurations": len({worker.bundle for worker in workers}) > 1,
     }
@@ -179,6 +183,7 @@ def _worker(row: Row) -> WorkerStatus:
         recordable=bool(gauge(memory, Gauge.RECORDABLE)),
         store_up=bool(gauge(memory, Gauge.STORE_UP)),
         revocation_known=bool(gauge(memory, Gauge.REVOCATION_KNOWN)),
+        upstreams_out=gauge(memory, Gauge.UPSTREAMS_OUT),
         cpu_s=gauge(memory, Gauge.CPU_US) / 1e6,
     )
 

@@ -134,6 +134,7 @@ class Worker:
             self.loop,
             self.unexpected.append,
             Observer(memoryview(bytearray(ROW_BYTES))),
+            lambda where, turn: None,
         )
         ready, waiting = House(), House()
         waiting.keys = Silent()

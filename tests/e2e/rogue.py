@@ -21,6 +21,7 @@ class Rogue:
     context: ssl.SSLContext | None
     received: bytes = b""
     answer: bytes = OK
+    """Empty: it leaves."""
     connections: int = 0
     listener: socket.socket = field(init=False)
     _open: set[socket.socket] = field(default_factory=set)
@@ -49,6 +50,8 @@ class Rogue:
                 while piece := stream.recv(65536):
                     self.received += piece
                     if self.context is not None:
+                        if not self.answer:
+                            return
                         stream.sendall(self.answer)
         except OSError:
             pass
@@ -71,11 +74,17 @@ class Talker(Rogue):
             self.received += connection.recv(65536)
 
 
-def server_context(directory: Path, made: tuple[bytes, bytes]) -> ssl.SSLContext:
+def server_context(
+    directory: Path, made: tuple[bytes, bytes], *, client_anchors: bytes | None = None
+) -> ssl.SSLContext:
+    """Nobody is asked for a certificate, unless it is said whose are believed."""
     chain, key = made
     (directory / "rogue.pem").write_bytes(key + b"\n" + chain)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "rogue.pem")
+    if client_anchors is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=client_anchors.decode("ascii"))
     return context
 
 

@@ -18,9 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge.cli.authority import reach
+from edge.serve.control_socket import ask as ask_control
+from edge.serve.status import Status
 from pki import desk, io_output
 from pki.io_keys import Passphrases, make_ec, private_pem
 from tests.e2e.rogue import Rogue, Talker, refused_upstream, server_context
+from tests.e2e.whole_gateway import eventually
 from tests.wire.rig import GET, Rig
 
 ORDERS = "spiffe://mesh.internal/svc/orders"
@@ -37,6 +40,18 @@ class Bent(Rig):
         for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             os.environ[name] = f"http://127.0.0.1:{port}"
         os.environ["SSLKEYLOGFILE"] = str(self.key_log)
+        # Addresses that nobody was asked at yet: held until a test puts somebody there.
+        self.untried = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        routes = directory / "policies" / "routes.yaml"
+        routes.write_text(
+            routes.read_text()
+            + "".join(
+                f"  - name: untried-{number}\n    match: {{path: /orders/untried-{number}, methods: [GET, POST]}}\n"
+                f'    upstream: {{service: orders, endpoints: ["127.0.0.1:{held.getsockname()[1]}"], timeout_s: 2}}\n'
+                "    public: {reason: a test without tokens}\n"
+                for number, held in enumerate(self.untried)
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +225,51 @@ def test_a_plaintext_service_that_speaks_first_gets_no_request_P40(stopped: Bent
         assert b"orders/7" not in rogue.received
     finally:
         rogue.close()
+
+
+PROBE = b"HEAD / HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: edge-probe\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["never-asks", "asks-and-takes-none"])
+def test_the_service_itself_gets_nothing_while_it_lets_anybody_in_P41(
+    rig: Bent, material: Material, number: int
+) -> None:
+    made = material.issued("svc", "orders")
+    anchors = (rig.gateway.directory / "orders" / "bundle.pem").read_bytes()
+    context = server_context(material.directory, made, client_anchors=anchors)
+    context.verify_mode = (ssl.CERT_NONE, ssl.CERT_OPTIONAL)[number]
+    port = rig.untried[number].getsockname()[1]
+    rig.untried[number].close()
+    rogue = Rogue(port, context)
+    get = GET.replace(b"/7", b"/untried-%d" % number)
+
+    def is_served() -> bool:
+        with rig.client() as client:
+            return client.send(get).answer().status == 200
+
+    try:
+        with rig.client() as client:
+            answers = [client.send(get).answer() for _ in range(3)]
+        assert {(answer.status, answer.reason) for answer in answers} == {(502, "upstream-identity")}
+        rules = {rig.record(answer.fields["x-request-id"])["rule.id"] for answer in answers}
+        assert rules == {"accepts-anyone"}
+        assert rogue.received.replace(PROBE, b"") == b""  # of the caller's not one byte
+        out = [leaf for leaf in rig.events("identity.upstream") if leaf["event.reason"] == "accepts-anyone"]
+        assert out[-1]["destination.address"] == f"127.0.0.1:{rogue.port}"
+        eventually(lambda: "upstreams-accept-anyone" in status_of(rig).failing, 5)
+        context.verify_mode = ssl.CERT_REQUIRED  # the service is repaired, and believed again without anybody's help
+        eventually(is_served, 10)
+        assert rogue.received.replace(PROBE, b"").startswith(b"GET /orders/untried-%d HTTP/1.1\r\n" % number)
+        eventually(lambda: "upstreams-accept-anyone" not in status_of(rig).failing, 5)
+        assert rig.events("config.upstream")[-1]["event.outcome"] == "success"
+    finally:
+        rogue.close()
+
+
+def status_of(rig: Rig) -> Status:
+    found = ask_control(rig.gateway.directory / "state" / "run", "status", 10).status
+    assert found is not None
+    return found
 
 
 def test_nobody_there_is_502(stopped: Bent) -> None:

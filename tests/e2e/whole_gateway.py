@@ -270,8 +270,13 @@ def issue_while_serving(directory: Path, name: str) -> None:
     )
 
 
-def requests_in_log(directory: Path) -> list[dict[str, object]]:
+def events_in_log(directory: Path, kind: str) -> list[dict[str, object]]:
+    """Of one kind, oldest first."""
     entries = [json.loads(entry) for _, entry in LogReader(directory / "state" / "log").latest(1_000_000)]
-    found = [entry for entry in entries if entry["event.action"] == "request"]
+    return [entry for entry in entries if entry["event.action"] == kind]
+
+
+def requests_in_log(directory: Path) -> list[dict[str, object]]:
+    found = events_in_log(directory, "request")
     assert len({entry["event.id"] for entry in found}) == len(found)  # exactly one leaf each
     return found

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tests.e2e.upstream import OK as OK
 from tests.e2e.upstream import Upstream
-from tests.e2e.whole_gateway import Gateway, Variant, make, requests_in_log
+from tests.e2e.whole_gateway import Gateway, Variant, events_in_log, make, requests_in_log
 
 EDGE_YAML = """\
 trust_domain: mesh.internal
@@ -244,6 +244,10 @@ class Rig:
     def leaves(self) -> list[dict[str, object]]:
         """Of all requests so far."""
         return requests_in_log(self.gateway.directory)
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        """Of one kind, oldest first."""
+        return events_in_log(self.gateway.directory, kind)
 
     def record(self, decision_id: str, within_s: float = 5) -> dict[str, object]:
         """The leaf of one decision."""

@@ -61,7 +61,13 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings, *, http2: s
     unexpected: list[BaseException] = []
     observer = Observer(memoryview(bytearray(ROW_BYTES)))
     shared = assemble.open_shared(
-        config, recorder, StoreSettings(socket_path="/nowhere"), loop, unexpected.append, observer
+        config,
+        recorder,
+        StoreSettings(socket_path="/nowhere"),
+        loop,
+        unexpected.append,
+        observer,
+        lambda where, turn: None,
     )
     gateway = assemble.build(config, shared)
     assemble.adopt(gateway, shared, None)

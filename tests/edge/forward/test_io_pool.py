@@ -17,7 +17,7 @@ ID = "spiffe://mesh.internal/svc/orders"
 
 def test_turns_are_taken_once_a_request() -> None:
     loop = asyncio.new_event_loop()
-    pool = Pool(loop, RoundRobin())
+    pool = Pool(loop, RoundRobin(), lambda where, turn: None)
     upstream = Upstream("orders", ID, endpoints=(A, B))
     assert [pool.addresses(upstream)[0] for _ in range(4)] == [A, B, A, B]
     assert set(pool.addresses(upstream)) == {A, B}  # the rest is tried when the first cannot be reached
@@ -27,5 +27,5 @@ def test_turns_are_taken_once_a_request() -> None:
 def test_a_service_without_endpoints_is_unreachable() -> None:
     loop = asyncio.new_event_loop()
     with pytest.raises(UpstreamUnreachable):
-        Pool(loop, RoundRobin()).addresses(Upstream("orders", ID))
+        Pool(loop, RoundRobin(), lambda where, turn: None).addresses(Upstream("orders", ID))
     loop.close()
