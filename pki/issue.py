@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import IssueRefused, SpiffeIdError
-from pki.revocation import STATUS_UNIT
 from pki.spiffe import SpiffeId, is_name
 
 IssuerRole = Literal["svc", "gw", "op", "edge"]
@@ -39,6 +38,8 @@ UPSTREAM_ROLES: tuple[IssuerRole, ...] = ("svc", "gw", "op")
 """Whose intermediates a gateway's bundle names; `edge` is never in upstream trust."""
 SignerRole = Literal["svc", "gw", "op", "edge", "status"]
 """What the root signs: intermediates, and who speaks for the authority about revocation."""
+STATUS_UNIT = "status"
+"""OU of the certificate that signs what is revoked (`revocation`)."""
 SIGNER_ROLES: tuple[SignerRole, ...] = (*ISSUER_ROLES, "status")
 
 ROOT_LIFE = timedelta(days=3650)

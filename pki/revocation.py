@@ -34,14 +34,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import StatusRejected
+from pki.issue import STATUS_UNIT
 
 HEARTBEAT_S = 2
 FRESH_S = 10
 """Older than that, a heartbeat says nothing any more."""
 MAX_BYTES = 16 << 20
 """Some 80 000 revocations that have not ended."""
-STATUS_UNIT = "status"
-"""OU of the certificate that signs."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _SERIAL = re.compile(r"[1-9a-f][0-9a-f]{0,39}\Z")
 _SET_TYPE = "edge/revocation-set/1"

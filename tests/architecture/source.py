@@ -21,6 +21,8 @@ SHELLS = (
     "edge/dataplane.py",
     "edge/exchange.py",
     "edge/account.py",
+    "edge/verify/asgi.py",
+    "edge/verify/wsgi.py",
     "edge/tunnel.py",
     "edge/upgrade.py",
     "edge/downstream.py",
