@@ -11,6 +11,7 @@ passphrase is ever in a message.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -92,9 +93,9 @@ class MakeToken(_Message):
 
 
 class Revoke(_Message):
-    """What an identity holds, or one serial (hex) of it."""
+    """What an identity holds, or one serial (hex) of it. Of `root`: intermediates, by their role."""
 
-    role: IssuerRole
+    role: IssuerRole | Literal["root"]
     name: str
     serial: str | None
     reason: str

@@ -106,6 +106,11 @@ class Desk:
             case desk.StandAside():
                 raise AuthorityLocked("nobody to stand aside for: the authority is not held by a gateway")
 
+    def is_waiting_for(self, request: desk.FromWorker | desk.FromOperator) -> bool:
+        """Whether a rotation is under way that such a request may be evidence for."""
+        kinds = (desk.SawBundle, desk.Renew, desk.Enrol, desk.Issue)
+        return isinstance(request, kinds) and io_rotate.current(self._authority) is not None
+
     def advance(self, now: datetime, *, force: bool = False) -> None:
         """Take a rotation as far as the evidence goes; the gateway's own certificates follow each stage at once.
 

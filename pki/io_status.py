@@ -40,10 +40,12 @@ _BUNDLE = "bundle"
 def revoke(
     authority: Authority, role: str, name: str, now: datetime, *, reason: str, serial: int | None, requester: str
 ) -> list[Issuance]:
-    """Revoke what an identity holds (or the one `serial` of it), and the tokens it could obtain more with.
+    """Revoke what an identity holds (or the one `serial` of it), and the tokens it could obtain more with. Of the role `root`
+    it is the intermediates of the role `name` that no longer sign (attack P25).
 
     Raises:
-        IssueRefused: the reason is not one of the standard's, or there is nothing of that name and serial to revoke.
+        IssueRefused: the reason is not one of the standard's, there is nothing of that name and serial to revoke, or it is
+            the intermediate that signs: without another one nobody could be certified.
         NotRecorded: could not be recorded.
     """
     if reason not in crl.REASONS:
@@ -53,11 +55,30 @@ def revoke(
         if serial is None:
             rows.cancel_tokens(role, name)
     chosen = [each for each in held if serial in (None, each.serial)]
+    if role == "root":
+        chosen = _out_of_use(authority, name, chosen)
     if not chosen and serial is not None:
         raise IssueRefused("nothing-to-revoke", f"{role}/{name} holds no certificate of serial {serial:x}")
     for each in chosen:
         authority.record.revoked(each.number, each.serial, reason, now, requester=requester)
     return chosen
+
+
+def _out_of_use(authority: Authority, name: str, chosen: list[Issuance]) -> list[Issuance]:
+    """Those before the one that signs: neither it nor one that a rotation is about to bring in.
+
+    Raises:
+        IssueRefused: there is none.
+    """
+    signing = {signers[0].serial_number for signers in authority.signers.values()}
+    with authority.record.rows() as rows:
+        first = max(
+            (each.number for each in map(rows.find, signing) if each is not None and each.name == name), default=0
+        )
+    older = [each for each in chosen if each.number < first]
+    if chosen and not older:
+        raise IssueRefused("signs", f"the {name} intermediate signs; replace it first: edge ca rotate intermediate")
+    return older
 
 
 class Publisher:

@@ -45,6 +45,15 @@ class Role(StrEnum):
     operator = "operator"
 
 
+class Revocable(StrEnum):
+    """What a revocation may name."""
+
+    service = "service"
+    gateway = "gateway"
+    operator = "operator"
+    intermediate = "intermediate"
+
+
 _Config = Annotated[Path | None, typer.Option("-c", "--config", help="edge.yaml; else $EDGE_CONFIG, else ./edge.yaml.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 _Role = Annotated[Role, typer.Option(help="What SERVICE names.")]
@@ -144,8 +153,8 @@ def show_token(made: desk.TokenMade, *, as_json: bool) -> None:
 
 @app.command()
 def revoke(
-    service: Annotated[str, typer.Argument(metavar="SERVICE")],
-    role: _Role = Role.service,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="With --role intermediate: svc, gw, op or edge.")],
+    role: Annotated[Revocable, typer.Option(help="What SERVICE names.")] = Revocable.service,
     serial: Annotated[
         str | None, typer.Option(help="Only this certificate (hex). Default: all that have not ended.")
     ] = None,
@@ -154,9 +163,11 @@ def revoke(
     passphrase_file: _Secret = None,
     as_json: _Json = False,
 ) -> None:
-    """Revoke what SERVICE holds, and its unused tokens; gateways cut its connections within a second."""
+    """Revoke what SERVICE holds, and its unused tokens; gateways cut its connections within a second. Intermediates: those
+    that a rotation has taken out of use, with every certificate below them; needs the root's passphrase for its list."""
     with _desk(config, passphrase_file) as (_, asks):
-        done = asks(desk.Revoke(Wish(role.value, service).spiffe_role, service, serial, reason, "edge ca"))
+        issuer = None if role is Revocable.intermediate else Wish(role.value, service).spiffe_role
+        done = asks(desk.Revoke(issuer or "root", service, serial, reason, "edge ca"))
         assert isinstance(done, desk.Revoked)
         if as_json:
             print(json.dumps({"revoked": list(done.serials), "number": done.set_number}))
@@ -164,6 +175,17 @@ def revoke(
             print(f"revoked {', '.join(done.serials)}; set {done.set_number}")
         else:
             print(f"{service} holds no certificate that has not ended; its unused tokens are void")
+    if role is Revocable.intermediate:
+        _publish_root_list(config, passphrase_file)
+
+
+def _publish_root_list(config: Path | None, passphrase_file: Path | None) -> None:
+    """Tell those who read lists (RFC 5280) which intermediates are revoked; gateways know it from the set by now."""
+    with ending():
+        here = place(config, passphrase_file)
+        known = here.passphrases.having("root")
+        with alone(here.policy.state, known) as authority:
+            io_status.publish_root_list(authority, known, here.policy.state / STATUS, datetime.now(UTC))
 
 
 @app.command()

@@ -147,19 +147,23 @@ class Office:
             self._say(Word(open=False, why=why))
 
     def _beat(self) -> None:
-        if self._publisher is not None:
-            now = datetime.now(UTC)
-            try:
-                if self._desk is not None:
-                    self._desk.advance(now)
-                self._tell_changes()
-                newest = self._publisher.publish(now)
-                self._publisher.beat(now)
-                self._push(newest.number)
-            except (PkiError, OSError) as error:
-                self._close(str(error))
-                self._reactor.after(_AGAIN_S, self._open)
+        self._go_on()
         self._reactor.after(HEARTBEAT_S, self._beat)
+
+    def _go_on(self) -> None:
+        """Take a rotation as far as the evidence goes, and say what the newest set is."""
+        if self._publisher is None or self._desk is None:
+            return
+        now = datetime.now(UTC)
+        try:
+            self._desk.advance(now)
+            self._tell_changes()
+            newest = self._publisher.publish(now)
+            self._publisher.beat(now)
+            self._push(newest.number)
+        except (PkiError, OSError) as error:
+            self._close(str(error))
+            self._reactor.after(_AGAIN_S, self._open)
 
     def _push(self, number: int) -> None:
         word = msgspec.json.encode(Word(number=number))
@@ -187,6 +191,8 @@ class Office:
             self._reactor.after(_BUSY_S, self._open)
         elif isinstance(reply, desk.Revoked):
             self._push(reply.set_number)
+        elif self._desk.is_waiting_for(request):
+            self._reactor.after(0.0, self._go_on)  # this may have been the last of the evidence
         self._tell_changes()
         return reply
 

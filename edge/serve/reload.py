@@ -64,6 +64,9 @@ Record = Callable[[Event, str, str, str | None], None]
 """(event, bundle hash, previous bundle hash, reason of failure); must not raise."""
 
 
+_STOPPING = Answer(ok=False, faults=("control: the gateway is stopping",))
+
+
 class Reload:
     """All reloads of one supervisor, one after the other. `current` is replaced when a round is applied."""
 
@@ -106,14 +109,15 @@ class Reload:
         replies = [] if reply is None else [reply]
         if self._is_closed:
             for refuse in replies:
-                refuse(Answer(ok=False, faults=("control: the gateway is stopping",)))
+                refuse(_STOPPING)
         elif self._is_busy:
             self._next = (self._next or []) + replies
         else:
             self._begin(replies)
 
     def close(self) -> None:
-        """The gateway stops: no further round; the present one may end or not."""
+        """The gateway stops: no further round. Of the present one nothing happens that was not sent to the workers yet: who
+        would record or apply it is about to leave."""
         self._is_closed = True
 
     def _begin(self, replies: list[Reply]) -> None:
@@ -142,6 +146,9 @@ class Reload:
         )
 
     def _judged(self, sources: Sources, result: bytes | Failure, *, renewed: bool) -> None:
+        if self._is_closed:
+            self._end(_STOPPING)
+            return
         verdict = read_verdict(result, self._file)
         if verdict.outline is None:
             self._refuse(verdict.faults)
@@ -157,7 +164,9 @@ class Reload:
             self._prepare(Current(sources, outline))
 
     def _renewed(self, renewed: Renewed) -> None:
-        if renewed.failure is None:
+        if self._is_closed:
+            self._end(_STOPPING)
+        elif renewed.failure is None:
             self._read(renewed=True)  # the new certificate is among the bytes
         else:
             self._refuse((Fault(self._file, 1, 1, "certificate", renewed.failure, "nothing was changed"),))

@@ -24,7 +24,7 @@ class Call:
 
 
 class Load:
-    """Each caller has a connection of its own, and pauses between two requests."""
+    """Each caller has a connection of its own, or one for each request, and pauses between two requests."""
 
     def __init__(
         self,
@@ -35,8 +35,10 @@ class Load:
         every_s: float = 0,
         speaks: Callable[[Listening], Speaker] = Http1Speaker,
         fields: Fields = (),
+        keeps: bool = True,
     ) -> None:
-        """`pause_s`: after an answer. `every_s`: from the beginning of a request to that of the next."""
+        """`keeps`: one connection for all requests. `pause_s`: after an answer. `every_s`: from the beginning of a request to
+        that of the next."""
         self.calls: list[Call] = []
         self.failures: list[str] = []
         self._gateway = gateway
@@ -44,6 +46,7 @@ class Load:
         self._every_s = every_s
         self._speaks = speaks
         self._fields = fields
+        self._keeps = keeps
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(callers)]
         for thread in self._threads:
@@ -62,6 +65,8 @@ class Load:
                 continue
             decision = answer.fields["x-request-id"]
             self.calls.append(Call(began_s, time.monotonic(), decision, answer.status, answer.body))
+            if not self._keeps:
+                speaker.close()
         speaker.close()
 
     def count(self, status: int) -> int:

@@ -120,11 +120,10 @@ def shown(gateway: Gateway) -> bytes | None:
         connection.close()
 
 
-def test_a_rotation_is_in_force_without_a_restart_each_time(directory: Path, gateway: Gateway) -> None:
-    for _ in range(3):
-        before = shown(gateway)
-        assert ca(directory, "rotate", "gateway").returncode == 0
-        eventually(lambda before=before: shown(gateway) != before, 10)  # type: ignore[misc]
+def test_a_rotation_is_in_force_without_a_restart_also_by_force(directory: Path, gateway: Gateway) -> None:
+    before = shown(gateway)
+    assert ca(directory, "rotate", "gateway").returncode == 0
+    eventually(lambda: shown(gateway) != before, 10)
     assert gateway.get("/orders/7")[0] == 200
     assert "waiting for" in ca(directory, "rotate", "root").stdout  # for orders, which nobody told of the new root
     assert gateway.get("/orders/7")[0] == 200
@@ -133,6 +132,17 @@ def test_a_rotation_is_in_force_without_a_restart_each_time(directory: Path, gat
     eventually(lambda: shown(gateway) != before, 10)  # orders refuses it now: that is what the evidence is waited for
     assert ca(directory, "rotate", "root", "--force").returncode == 0
     eventually(lambda: gateway.get("/orders/7") == (502, "upstream-identity"), 10)
+
+
+def test_an_intermediate_is_revoked_when_another_signs(directory: Path) -> None:
+    revoke = ("revoke", "svc", "--role", "intermediate", "--reason", "keyCompromise")
+    refused = ca(directory, *revoke)
+    assert (refused.returncode, "edge ca rotate intermediate" in refused.stderr) == (3, True)
+    assert ca(directory, "rotate", "intermediate").returncode == 1
+    assert ca(directory, "rotate", "intermediate", "--force").returncode == 1
+    assert ca(directory, *revoke).stdout.startswith("revoked ")
+    (listed,) = (directory / "state" / "status" / "crl").glob("root-*.crl")
+    assert len(x509.load_der_x509_crl(listed.read_bytes())) == 1
 
 
 def test_tokens(directory: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.accept.deadlines import Deadlines
-from tests.campaigns import fuzz, idle, slow
+from tests.campaigns import fuzz, idle, rotation, slow
 from tests.campaigns.__main__ import CAMPAIGNS, main
 from tests.campaigns.fuzz_targets import TARGETS
 
@@ -15,6 +15,14 @@ from tests.campaigns.fuzz_targets import TARGETS
 @pytest.mark.parametrize(("name", "count"), [("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)])
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
+
+
+def test_a_rotation_waits_for_its_evidence_and_fails_no_request(tmp_path: Path) -> None:
+    outcome = rotation.campaign(tmp_path / "edge", 1, services=3, per_s=60)
+    assert [each.partition("; ")[2] for each in outcome.waited] == [
+        "4/5 identities have a certificate of the new issuers; waiting for svc/s3",
+        "3/4 identities have the new bundle; waiting for svc/s3",
+    ]
 
 
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:

@@ -19,12 +19,7 @@ class Upstream:
     """The service orders, over mTLS. `seen` holds every application byte of every connection."""
 
     def __init__(self, identity: Path) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
+        self.present(identity)
         self.port = 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -65,8 +60,13 @@ class Upstream:
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def present(self, identity: Path) -> None:
-        """Shake hands with this certificate from now on."""
-        self._context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+        """Shake hands with this certificate, and whom it trusts, from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+        context.load_verify_locations(identity / "bundle.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._context = context
 
     def stop(self) -> None:
         """Leave the port, and every connection."""

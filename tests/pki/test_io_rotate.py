@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki import desk, io_rotate, svid
+from pki import desk, io_rotate, io_status, svid
 from pki.bundle import Bundle
-from pki.errors import AuthorityLocked, IssueRefused
+from pki.errors import AuthorityLocked, IssueRefused, SvidRejected
 from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants, renew
@@ -153,3 +153,43 @@ def test_after_the_switch_a_service_may_renew_before_it_is_due(
     begin(authority, publisher, state, "intermediate", now)
     there.advance(now)
     assert renew(authority, grants, leaf, request(make_ec("p256")), now).number > 0
+
+
+def test_P25_an_intermediate_that_was_stolen_is_revoked_once_another_signs(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime
+) -> None:
+    with authority.record.rows() as rows:
+        leaf = rows.unexpired(now, "svc", "orders")[0].certificate or b""
+    stolen, revoke = authority.signers["svc"][0], desk.Revoke("root", "svc", None, "keyCompromise", "test")
+    bundle = Bundle.parse(authority.bundle_pem(roles=("svc",)))
+    now += timedelta(hours=1)
+    assert there.answer(revoke, now) == desk.Failed(
+        "IssueRefused", "signs", "the svc intermediate signs; replace it first: edge ca rotate intermediate"
+    )
+    begin(authority, publisher, state, "intermediate", now)
+    named = desk.Revoke("root", "svc", f"{authority.signers['svc'][1].serial_number:x}", "keyCompromise", "test")
+    for early in (revoke, named):  # the one signs still, the other is not in use yet
+        assert isinstance(there.answer(early, now), desk.Failed)
+    there.advance(now, force=True)
+    revoked = there.answer(revoke, now)
+    assert isinstance(revoked, desk.Revoked)
+    assert revoked.serials == (f"{stolen.serial_number:x}",)
+    newest = RevocationSet.parse(
+        (state / "status" / "revocation.json").read_bytes(),
+        anchors=bundle.anchors,
+        trust_domain="mesh.internal",
+        now=now,
+    )
+    with pytest.raises(SvidRejected, match="revoked"):  # what it issued is refused by who still trusts it
+        svid.verify(
+            [leaf, *bundle.intermediates],
+            anchors=bundle.anchors,
+            expected_id=None,
+            trust_domain="mesh.internal",
+            usage="server",
+            now=now,
+            revoked=newest.revoked,
+        )
+    io_status.publish_root_list(authority, Passphrases(state / "ca"), state / "status", now)
+    (path,) = (state / "status" / "crl").glob("root-*")
+    assert [each.serial_number for each in x509.load_der_x509_crl(path.read_bytes())] == [stolen.serial_number]

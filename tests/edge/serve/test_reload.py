@@ -291,3 +291,13 @@ def test_gateway_that_stops_takes_no_more(scene: MakeScene) -> None:
     it.reload.close()
     it.request()
     assert it.until_answered() == Answer(ok=False, faults=("control: the gateway is stopping",))
+
+
+def test_a_round_that_is_being_judged_when_the_gateway_stops_changes_and_records_nothing(scene: MakeScene) -> None:
+    it = scene(0)
+    it.edit()
+    it.request()
+    it.reload.close()
+    assert it.until_answered().faults == ("control: the gateway is stopping",)
+    assert it.transcript == []
+    assert it.reload.current is it.first
