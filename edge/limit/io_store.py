@@ -33,9 +33,9 @@ _MAX_BATCH = 64
 """Groups in one call: the store serves nobody else meanwhile (about 4 µs each)."""
 _PROBE_S = 0.2
 _BEAT_NS = 2_000_000_000
-_RENEW_S = 0.02
-"""Renewals of this time go together, because a call costs ten times what one more lease in it does. Longer, and more callers
-would come before their renewal than it saves."""
+_RENEW_S = 0.2
+"""Renewals of this time go together, because a call costs ten times what one more lease in it does. They have time: the
+last window that a lease has units for has begun, and is a second or longer."""
 REPLICA_LIFE_MS = 10_000
 """A replica that was not heard for this long counts no more."""
 _REPLICAS_KEY = "{edge:limit}:replicas"
@@ -84,8 +84,8 @@ class LeaseStore:
         self._probe: asyncio.Task[None] | None = None
         self._mark = 0
         self._is_closed = False
-        # Leases in the order in which their windows began, to be renewed when they end; each stands here once a grant.
-        self._aging: deque[tuple[int, Lease]] = deque(maxlen=_MAX_LEASES)
+        # By length of window: leases in the order in which the last window begins that they have units for.
+        self._aging: dict[int, deque[tuple[int, Lease]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -177,9 +177,11 @@ class LeaseStore:
     @staticmethod
     def _must_ask(flight: _Flight) -> bool:
         """Not when nobody waits any more, nor when the answer before brought units: a question would forget them."""
-        now_ns = time.monotonic_ns()
-        filled = any(lease.is_ready(now_ns, is_store_down=False) for lease in flight.ticket.leases)
-        return not filled and (flight.ticket.present > 0 or flight.is_renewal)
+        now_ns, leases = time.monotonic_ns(), flight.ticket.leases
+        if flight.is_renewal and all(lease.is_worth_renewing(now_ns) for lease in leases):
+            return True
+        filled = any(lease.is_ready(now_ns, is_store_down=False) for lease in leases)
+        return not filled and flight.ticket.present > 0
 
     def _ground(self) -> None:
         """Whatever has gathered will not be sent."""
@@ -196,7 +198,7 @@ class LeaseStore:
         mark = self._mark
         sent_ns = time.monotonic_ns()
         present = [flight.ticket.present for flight in batch]
-        groups = [(max(1, n), f.ticket.questions(sent_ns, self.replicas)) for n, f in zip(present, batch, strict=True)]
+        groups = [(n, f.ticket.questions(sent_ns, self.replicas)) for n, f in zip(present, batch, strict=True)]
         try:
             reply = await self._take(mark, groups)
         except _FAILURES as exc:
@@ -205,40 +207,43 @@ class LeaseStore:
         else:
             if reply is None:
                 await self._fall("the answer does not fit the question")
+        heard_ns = time.monotonic_ns()
         for index, flight in enumerate(batch):
             if reply is not None:
-                flight.ticket.settle(reply[index], present[index], sent_ns)
+                flight.ticket.settle(reply[index], present[index], sent_ns, heard_ns)
                 self._was_reached = True
                 self._watch(flight.ticket)
             flight.land(is_answered=reply is not None)
 
     def _watch(self, ticket: Ticket) -> None:
-        """Remember when the windows of these leases end, as far as units were granted ahead in them."""
+        """Remember when the last window begins that these leases have units for."""
         for lease in ticket.leases:
-            if lease.limit.strategy == "fixed-window" and lease.units:
-                self._aging.append((lease.reset_ns, lease))
-        if self._aging and self._alarm is None and not self._is_closed:
+            if lease.later:
+                aging = self._aging.setdefault(lease.limit.window_s, deque(maxlen=_MAX_LEASES))
+                aging.append((lease.later[-1].starts_ns, lease))
+        if self._alarm is None and any(self._aging.values()) and not self._is_closed:
             self._alarm = asyncio.get_running_loop().call_later(_RENEW_S, self._renew)
 
     def _renew(self) -> None:
-        """Ask, in one batch, for the next window of all leases whose window just ended and that were used in it.
+        """Ask, in one batch, for the next windows of all leases that were used and have units for the present one only.
 
-        Else each of them would make its next request wait: with a window of a second, that is most of all requests.
+        Else each of them would make a request wait when that ends: with windows of a second, that is most of all requests.
         """
         self._alarm = None
         if self.is_down or self._is_closed:
             self._aging.clear()
             return
         now_ns = time.monotonic_ns()
-        while self._aging and self._aging[0][0] <= now_ns:
-            reset_ns, lease = self._aging.popleft()
-            lots = (lease,)
-            if lease.reset_ns == reset_ns and lease.is_worth_renewing(now_ns) and lots not in self._gathering:
-                self._gathering[lots] = _Flight(Ticket(lots), is_renewal=True)
+        for aging in self._aging.values():
+            while aging and aging[0][0] <= now_ns:
+                lots = (aging.popleft()[1],)
+                if lots[0].is_worth_renewing(now_ns) and lots not in self._gathering:
+                    self._gathering[lots] = _Flight(Ticket(lots), is_renewal=True)
         if self._gathering and self._pump is None:
             self._pump = asyncio.create_task(self._send_all())
-        if self._aging:
-            wait_s = max(_RENEW_S, (self._aging[0][0] - now_ns) / 1_000_000_000)
+        starts = [aging[0][0] for aging in self._aging.values() if aging]
+        if starts:
+            wait_s = max(_RENEW_S, (min(starts) - now_ns) / 1_000_000_000)
             self._alarm = asyncio.get_running_loop().call_later(wait_s, self._renew)
 
     async def _take(self, mark: int, groups: Sequence[tuple[int, tuple[Question, ...]]]) -> list[list[Answer]] | None:
@@ -262,6 +267,8 @@ class LeaseStore:
         """The store failed: say so, forget the connection, look for it in the background."""
         self.is_down = True
         self.last_error = cause
+        for lease in self.leases.values():
+            lease.forget_later()
         await self._drop_client()
         if self._probe is None and not self._is_closed:
             self._probe = asyncio.create_task(self._look_for_store())

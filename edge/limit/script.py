@@ -3,17 +3,18 @@
 Question: `ARGV[1]` holds integers in decimal with a space between (one argument is packed ten times faster than two
 hundred). First a mark that comes back first, so that a mixed-up answer is noticed; then the number of groups. Then per
 group: number of keys, number of waiting requests; then per key: mode (0 fixed, 1 moving, 2 sliding), quota, window µs, units
-wanted ahead, units given back, their stamp. `KEYS` in the same order.
+wanted ahead, units given back, their stamp, number of later windows, units wanted of each. `KEYS` in the same order.
 
-Answer: the mark, then per key the six numbers of `lease.Answer`.
+Answer: the mark, then per key the six numbers of `lease.Answer`, and the units of each later window that was asked for.
 
 A group is all or none. It grants one unit of *each* key to as many of its waiting requests as all keys together allow,
 and on top of it what is wanted ahead, but no more than an eighth of what a window has left: near its end leases get small.
+When nobody waits, only what is wanted ahead is granted.
 
 What stands in a key, and what is promised (Q quota, W window):
 
-- fixed (a string): units used. The window begins with its first request and ends with the key (its expiry). Never more
-  than Q between two resets.
+- fixed (a string): when the first window begins, then the units used of it and of those that follow, `:` between. It begins
+  with its first request; the others follow while units of them are granted ahead. Never more than Q in any of them.
 - moving (a list: total, then `stamp:units`, oldest first): stamps are rounded *up* to W/1024, so at most 1025 entries
   are kept and each counts a little longer than it must. At any moment at most Q were granted in the last W. Units granted
   ahead live W/200, so at most Q are *used* in any window 0.5 % shorter than W; a limit that is not leased ahead is exact.
@@ -55,11 +56,19 @@ local function write(stamp, units)
 end
 
 local function fixed(key, q)
-  local used, left = tonumber(redis.call('GET', key)), redis.call('PTTL', key)
-  if not used or left < 0 then
-    return {free = q.quota, fresh = true, left = q.window, reset = 0, retry = 0}
+  local value = redis.call('GET', key)
+  local w = {used = {}, start = now, reset = 0, retry = 0}
+  if value then
+    local kept = {}
+    for number in string.gmatch(value, '%d+') do kept[#kept + 1] = tonumber(number) end
+    local past = math.max(0, math.floor((now - kept[1]) / q.window))
+    for i = past + 2, #kept do w.used[#w.used + 1] = kept[i] end
+    if #w.used > 0 then w.start = kept[1] + past * q.window end
   end
-  return {free = q.quota - used, fresh = false, left = left * 1000, reset = left * 1000, retry = left * 1000}
+  w.left = math.min(w.start + q.window - now, q.window)
+  w.free = q.quota - (w.used[1] or 0)
+  if #w.used > 0 then w.reset, w.retry = w.left, w.left end
+  return w
 end
 
 local function take_back(key, q)
@@ -108,12 +117,18 @@ local function rolling(key, q)
 end
 
 local function grant_fixed(key, q, w, units)
-  if w.fresh then
-    redis.call('SET', key, string.format('%.0f', units), 'PX', string.format('%.0f', q.window / 1000))
-  else
-    redis.call('INCRBY', key, string.format('%.0f', units))
+  w.used[1] = (w.used[1] or 0) + units
+  w.later = {}
+  for i = 1, q.windows do
+    local used = w.used[i + 1] or 0
+    w.later[i] = math.max(0, math.min(q.later, math.floor((q.quota - used) / 8)))
+    w.used[i + 1] = used + w.later[i]
   end
-  return w.left, w.left, 0
+  local value, window_ms = {string.format('%.0f', w.start)}, q.window / 1000
+  for i, used in ipairs(w.used) do value[i + 1] = string.format('%.0f', used) end
+  local life_ms = math.ceil(w.left / 1000) + (#w.used - 1) * window_ms
+  redis.call('SET', key, table.concat(value, ':'), 'PX', string.format('%.0f', life_ms))
+  return w.left, w.left, w.start + q.window
 end
 
 local function grant_rolling(key, q, w, units)
@@ -137,20 +152,21 @@ for number in string.gmatch(ARGV[1], '%d+') do given[#given + 1] = tonumber(numb
 local out = {given[1]}
 local key_at, arg_at = 0, 2
 for group = 1, given[2] do
-  local keys, count = given[arg_at + 1], given[arg_at + 2]
+  local keys, waiting = given[arg_at + 1], given[arg_at + 2]
+  local count = waiting
   arg_at = arg_at + 2
   local asked, found = {}, {}
   for i = 1, keys do
-    local a = arg_at + (i - 1) * 6
-    local q = {mode = given[a + 1], quota = given[a + 2], window = given[a + 3],
-               ahead = given[a + 4], back = given[a + 5], stamp = given[a + 6]}
+    local a = arg_at + (i - 1) * 8
+    local q = {mode = given[a + 1], quota = given[a + 2], window = given[a + 3], ahead = given[a + 4],
+               back = given[a + 5], stamp = given[a + 6], windows = given[a + 7], later = given[a + 8]}
     local w = (q.mode == 0 and fixed or rolling)(KEYS[key_at + i], q)
     asked[i], found[i] = q, w
     count = math.min(count, math.max(w.free, 0))
   end
   for i = 1, keys do
     local key, q, w = KEYS[key_at + i], asked[i], found[i]
-    if count == 0 then
+    if count == 0 and waiting > 0 then
       local retry = w.free < 1 and math.max(w.retry, 1) or 0
       for _, n in ipairs({0, math.max(w.free, 0), 0, w.reset, retry, 0}) do out[#out + 1] = n end
     else
@@ -158,8 +174,9 @@ for group = 1, given[2] do
       local life, reset, stamp = (q.mode == 0 and grant_fixed or grant_rolling)(key, q, w, units)
       for _, n in ipairs({units, w.free - units, life, reset, 0, stamp}) do out[#out + 1] = n end
     end
+    for window = 1, q.windows do out[#out + 1] = w.later and w.later[window] or 0 end
   end
-  key_at, arg_at = key_at + keys, arg_at + keys * 6
+  key_at, arg_at = key_at + keys, arg_at + keys * 8
 end
 return out
 """
@@ -178,7 +195,7 @@ def arguments(mark: int, groups: Sequence[tuple[int, Sequence[Question]]]) -> tu
             limit = question.limit
             keys.append(question.key)
             args += (STRATEGIES.index(limit.strategy), limit.quota, limit.window_s * 1_000_000)
-            args += (question.ahead, question.back, question.stamp)
+            args += (question.ahead, question.back, question.stamp, question.windows, question.later)
     return keys, [" ".join(map(str, args))]
 
 
@@ -187,8 +204,8 @@ def answers(reply: object, mark: int, groups: Sequence[tuple[int, Sequence[Quest
 
     The store is not trusted to be well: an answer that grants more than was asked is no answer.
     """
-    expected = sum(len(questions) for _, questions in groups)
-    if not isinstance(reply, list) or len(reply) != 1 + expected * _NUMBERS or reply[0] != mark:
+    expected = 1 + sum(_NUMBERS + question.windows for _, questions in groups for question in questions)
+    if not isinstance(reply, list) or len(reply) != expected or reply[0] != mark:
         return None
     if not all(isinstance(number, int) and 0 <= number < _MAX_NUMBER for number in reply):
         return None
@@ -197,10 +214,13 @@ def answers(reply: object, mark: int, groups: Sequence[tuple[int, Sequence[Quest
     for waiting, questions in groups:
         row: list[Answer] = []
         for question in questions:
-            answer = Answer(*reply[at : at + _NUMBERS])
-            if answer.granted > max(waiting, question.ahead):
+            end = at + _NUMBERS
+            granted, free, life_us, reset_us, retry_us, stamp = reply[at:end]
+            later = tuple(reply[end : end + question.windows])
+            answer = Answer(granted, free, life_us, reset_us, retry_us, stamp, later)
+            if answer.granted > max(waiting, question.ahead) or max(answer.later, default=0) > question.later:
                 return None
             row.append(answer)
-            at += _NUMBERS
+            at = end + question.windows
         found.append(row)
     return found

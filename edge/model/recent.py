@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -35,6 +37,10 @@ class Recent(Generic[K, V]):
             self._old = self.young
             self.young = {}
         self.young[key] = value
+
+    def values(self) -> Iterator[V]:
+        """All that is held; nothing may be put or found meanwhile."""
+        return chain(self.young.values(), self._old.values())
 
     def discard(self, key: K) -> None:
         """Forget it now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -149,3 +150,45 @@ def test_a_group_grants_what_its_scarcest_limit_allows(clockwork: Clockwork) -> 
     refusal = clockwork.ask(W + 1, questions, 8)
     assert [(answer.granted, answer.free) for answer in refusal] == [(0, 97), (0, 0)]
     assert [answer.retry_us == 0 for answer in refusal] == [True, False]
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(0, W), st.integers(0, 9), st.integers(0, 40)), max_size=25))
+def test_no_fixed_window_grants_more_than_the_quota_however_much_is_taken_of_later_ones(
+    clockwork: Clockwork, steps: list[tuple[int, int, int]]
+) -> None:
+    clockwork.client.flushdb()
+    limit = LimitSettings("f", 300, WINDOW_S)
+    now, granted = 1_900_000_000_000_000, Counter[int]()
+    for pause, waiting, later in steps:
+        now += pause
+        (answer,) = clockwork.ask(now, [Question("k", limit, 0, 0, 0, 3, later)], waiting)
+        assert 0 < answer.life_us <= W or not answer.granted
+        if answer.stamp:  # else it was refused
+            assert answer.stamp - W <= now < answer.stamp
+            granted[answer.stamp] += answer.granted
+        for number, units in enumerate(answer.later, 1):
+            granted[answer.stamp + number * W] += units
+        assert max(granted.values(), default=0) <= limit.quota
+
+
+def test_later_windows_follow_each_other_and_a_key_nobody_asks_about_begins_anew(clockwork: Clockwork) -> None:
+    clockwork.client.flushdb()
+    limit = LimitSettings("f", 1_000, WINDOW_S)
+    (first,) = clockwork.ask(5 * W, [Question("k", limit, 10, 0, 0, 2, 30)], 1)
+    assert (first.granted, first.later, first.stamp) == (10, (30, 30), 6 * W)
+    (second,) = clockwork.ask(6 * W + 7, [Question("k", limit, 0, 0, 0)], 4)
+    assert (second.granted, second.free, second.stamp, second.life_us) == (4, 1_000 - 34, 7 * W, W - 7)
+    (renewal,) = clockwork.ask(7 * W + 9, [Question("k", limit, 0, 0, 0, 2, 5)], 0)
+    assert (renewal.granted, renewal.later, renewal.stamp) == (0, (5, 5), 8 * W)
+    assert clockwork.client.execute_command("GET", "k") == b"%d:30:5:5" % (7 * W)
+    (anew,) = clockwork.ask(10 * W + 9, [Question("k", limit, 0, 0, 0)], 1)
+    assert (anew.free, anew.stamp) == (999, 11 * W + 9)
+
+
+def test_a_window_that_is_used_up_refuses_and_grants_nothing_later(clockwork: Clockwork) -> None:
+    clockwork.client.flushdb()
+    question = Question("k", LimitSettings("f", 8, WINDOW_S), 0, 0, 0, 1, 1)
+    assert clockwork.ask(W, [question], 8)[0].granted == 8
+    refusal = clockwork.ask(W + 5, [question], 1)[0]
+    assert (refusal.granted, refusal.free, refusal.retry_us, refusal.later) == (0, 0, W - 5, (0,))

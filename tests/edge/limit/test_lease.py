@@ -28,7 +28,7 @@ def ask(*leases: Lease, waiting: int = 1, now_ns: int = 0, replicas: int = 1) ->
 def refill(lease: Lease, units: int, *, at_ns: int = 0, stamp: int = 0) -> None:
     """One waiting request takes its unit, the lease keeps `units`."""
     ticket, _ = ask(lease, now_ns=at_ns)
-    ticket.settle([granted(units + 1, stamp=stamp)], 1, at_ns)
+    ticket.settle([granted(units + 1, stamp=stamp)], 1, at_ns, at_ns)
     ticket.claim(lease)
     ticket.leave(at_ns)
 
@@ -40,7 +40,7 @@ def test_a_new_lease_has_nothing() -> None:
 def test_waiting_requests_are_served_before_the_lease() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease, waiting=3)
-    ticket.settle([granted(5)], 3, 0)
+    ticket.settle([granted(5)], 3, 0, 0)
     owed = 0
     while ticket.owes(lease):
         ticket.claim(lease)
@@ -51,7 +51,7 @@ def test_waiting_requests_are_served_before_the_lease() -> None:
 def test_fewer_units_than_waiting_requests_are_owed_to_some_and_none_is_kept() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease, waiting=3)
-    ticket.settle([granted(2, free=0)], 3, 0)
+    ticket.settle([granted(2, free=0)], 3, 0, 0)
     ticket.claim(lease)
     ticket.claim(lease)
     assert not ticket.owes(lease)
@@ -61,7 +61,7 @@ def test_fewer_units_than_waiting_requests_are_owed_to_some_and_none_is_kept() -
 def test_a_refusal_grants_nobody_and_names_the_limit_used_up_longest() -> None:
     short, long, free = Lease(FIXED, "a"), Lease(FIXED, "b"), Lease(FIXED, "c")
     ticket, _ = ask(short, long, free)
-    ticket.settle([refused(1), refused(2), Answer(0, 7, 0, 5, 0, 0)], 1, S)
+    ticket.settle([refused(1), refused(2), Answer(0, 7, 0, 5, 0, 0)], 1, S, S)
     assert ticket.refused is long
     assert not any(map(ticket.owes, (short, long, free)))
     assert [lease.refused_ns for lease in (short, long, free)] == [S + 1_000, S + 2_000, 0]
@@ -80,7 +80,7 @@ def test_a_lease_that_is_used_up_doubles_up_to_one_percent() -> None:
     for _ in range(6):
         ticket, ahead = ask(lease, now_ns=1)
         wanted += ahead
-        ticket.settle([granted(max(ahead))], 1, 1)
+        ticket.settle([granted(max(ahead))], 1, 1, 1)
         lease.units = 0
         ticket.claim(lease)
         ticket.leave(1)
@@ -112,7 +112,7 @@ def test_only_one_ticket_at_a_time_wants_units_ahead() -> None:
     first, wanted = ask(lease)
     second, wanted_too = ask(lease)
     assert (wanted, wanted_too) == ([10], [0])
-    second.settle([granted(1)], 1, 0)
+    second.settle([granted(1)], 1, 0, 0)
     assert lease.refill is first
     second.abandon()
     assert lease.refill is first
@@ -141,7 +141,7 @@ def test_unused_units_of_a_fixed_window_end_with_it() -> None:
 def test_the_last_request_to_leave_hands_unclaimed_units_to_the_lease() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease, waiting=2)
-    ticket.settle([granted(2)], 2, 0)
+    ticket.settle([granted(2)], 2, 0, 0)
     ticket.leave(0)
     assert lease.units == 0
     ticket.claim(lease)
@@ -154,14 +154,14 @@ def test_units_for_requests_that_all_went_away_go_to_the_lease() -> None:
     ticket, _ = ask(lease, waiting=2)
     ticket.leave(0)
     ticket.leave(0)
-    ticket.settle([granted(2)], 2, 0)
+    ticket.settle([granted(2)], 2, 0, 0)
     assert lease.units == 2
 
 
 def test_unclaimed_units_do_not_outlive_their_own_grant() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease)
-    ticket.settle([granted(1)], 1, 0)
+    ticket.settle([granted(1)], 1, 0, 0)
     ticket.leave(2 * S)
     assert lease.units == 0
 
@@ -169,7 +169,7 @@ def test_unclaimed_units_do_not_outlive_their_own_grant() -> None:
 def test_unclaimed_units_are_not_mixed_with_others() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease)
-    ticket.settle([granted(1)], 1, 0)
+    ticket.settle([granted(1)], 1, 0, 0)
     refill(lease, 4)
     ticket.leave(0)
     assert lease.units == 4
@@ -197,7 +197,7 @@ def test_a_local_share_is_at_least_one_and_never_sizes_a_lease() -> None:
 def test_no_local_share_while_the_store_s_last_word_was_no() -> None:
     lease = Lease(FIXED, "k")
     ticket, _ = ask(lease)
-    ticket.settle([refused()], 1, 0)
+    ticket.settle([refused()], 1, 0, 0)
     assert not lease.start_local(S, 1)
 
 

@@ -55,7 +55,7 @@ class Worker:
             return
         ticket, requests, answer = self.waiting.pop(0)
         if arrives:
-            ticket.settle([answer], requests, 0)
+            ticket.settle([answer], requests, 0, 0)
         else:
             ticket.abandon()
             self.lost += answer.granted

@@ -47,7 +47,7 @@ class FarSide:
             self.used[question.key] += units
             window_us = question.limit.window_s * 1_000_000 + self.excess_us
             rows.append(Answer(units, left - units, window_us, window_us, window_us if left < 1 else 0, 0))
-        ticket.settle(rows, 1, self.now_ns)
+        ticket.settle(rows, 1, self.now_ns, self.now_ns)
 
 
 def route(name: str = "read", service: str = "orders") -> Route:

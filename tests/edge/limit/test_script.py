@@ -12,21 +12,21 @@ from edge.limit.lease import Answer, Question
 from edge.limit.rules import LimitSettings
 from edge.limit.script import answers, arguments
 
-A = Question("a", LimitSettings("a", 100, 60), 5, 0, 0)
+A = Question("a", LimitSettings("a", 100, 60), 5, 0, 0, 2, 3)
 B = Question("b", LimitSettings("b", 7, 1, strategy="sliding-window"), 0, 2, 99)
 GROUPS = [(3, (A, B)), (1, (A,))]
-GOOD = [9, 5, 1, 2, 3, 0, 4, 3, 1, 2, 3, 0, 4, 0, 0, 0, 8, 8, 0]
+GOOD = [9, 5, 1, 2, 3, 0, 4, 3, 0, 3, 1, 2, 3, 0, 4, 0, 0, 0, 8, 8, 0, 0, 0]
 
 
 def test_a_question_is_spelled_group_by_group() -> None:
     keys, args = arguments(9, GROUPS)
     assert keys == ["a", "b", "a"]
-    a, b = ["0", "100", "60000000", "5", "0", "0"], ["2", "7", "1000000", "0", "2", "99"]
+    a, b = ["0", "100", "60000000", "5", "0", "0", "2", "3"], ["2", "7", "1000000", "0", "2", "99", "0", "0"]
     assert [" ".join(["9", "2", "2", "3", *a, *b, "1", "1", *a])] == args
 
 
 def test_an_answer_is_read_group_by_group() -> None:
-    expected = [[Answer(5, 1, 2, 3, 0, 4), Answer(3, 1, 2, 3, 0, 4)], [Answer(0, 0, 0, 8, 8, 0)]]
+    expected = [[Answer(5, 1, 2, 3, 0, 4, (3, 0)), Answer(3, 1, 2, 3, 0, 4)], [Answer(0, 0, 0, 8, 8, 0, (0, 0))]]
     assert expected == answers(GOOD, 9, GROUPS)
 
 
@@ -45,6 +45,7 @@ def test_an_answer_is_read_group_by_group() -> None:
         [*GOOD[:-1], b"1"],
         [*GOOD[:-1], None],
         [9, 6, *GOOD[2:]],
+        [*GOOD[:7], 4, *GOOD[8:]],
     ],
     ids=repr,
 )
