@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from edge.audit import io_ring
 from edge.audit.record import UNKNOWN_SUFFIX, rejection, seal, stamp

@@ -32,7 +32,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from edge.audit import io_ring
 from edge.errors import NotRecordable
