@@ -48,6 +48,8 @@ from edge.registry.roster import Roster
 from edge.routing import pattern, table
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
+from pki.io_issuance import IssuanceRecord
+from pki.io_status import STATUS
 from pki.known_status import KnownStatus
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid, verify
@@ -74,6 +76,7 @@ def open_shared(
         roster=Roster(),
         pool=Pool(loop, RoundRobin(), alarm),
         status=KnownStatus(),
+        issuances=IssuanceRecord(config.state / STATUS),
         store=LeaseStore(store),
         shed=Shed(config.shed.share(config.workers)),
         observer=observer,
@@ -87,11 +90,11 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
     return Gateway(
         routes=table.compile(config.routes, config.listeners.public.hosts),
-        authenticator=Authenticator(config.issuers, key_sets, client_trust(config, shared.status)),
+        authenticator=Authenticator(config.issuers, key_sets, client_trust(config, shared)),
         authorizer=Authorizer(config.policies),
         limiter=Limiter(config.limits, shared.store),
         shed=shared.shed,
-        trust=_trust(config.identity, shared.status, previous.trust if previous is not None else None),
+        trust=_trust(config.identity, shared, previous.trust if previous is not None else None),
         key_sets=key_sets,
         bundle_hash=config.bundle_hash,
         problem_base=config.problem_base,
@@ -99,14 +102,31 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     )
 
 
-def client_trust(config: Config, status: KnownStatus) -> ClientTrust | None:
+def client_trust(config: Config, shared: Shared) -> ClientTrust | None:
     """Whom the services listener believes; None where it is not opened."""
     if "services" not in config.opened:
         return None
     bundle = Bundle.parse(config.identity.bundle)
     return ClientTrust(
-        config.trust_domain, bundle.anchors, bundle.intermediates, bundle.role_issuers, revoked=status.revoked
+        config.trust_domain,
+        bundle.anchors,
+        bundle.intermediates,
+        bundle.role_issuers,
+        revoked=shared.status.revoked,
+        check_issued=_check_issued(config.identity, bundle, shared.issuances, config.trust_domain),
     )
+
+
+def _check_issued(
+    identity: Identity, bundle: Bundle, issuances: IssuanceRecord, trust_domain: str
+) -> Callable[[bytes, datetime], None]:
+    """What an outside authority issues is in no record of ours."""
+
+    def check(leaf_sha256: bytes, now: datetime) -> None:
+        if not identity.outside:
+            issuances.check(leaf_sha256, anchors=bundle.anchors, trust_domain=trust_domain, now=now)
+
+    return check
 
 
 def build_control(
@@ -182,7 +202,7 @@ def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
     return ((b"strict-transport-security", public.hsts.encode("ascii")),) if public.hsts is not None else ()
 
 
-def _trust(identity: Identity, status: KnownStatus, previous: UpstreamTrust | None) -> UpstreamTrust:
+def _trust(identity: Identity, shared: Shared, previous: UpstreamTrust | None) -> UpstreamTrust:
     key_pem = identity.key.reveal()
     digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle))).digest()
     if previous is not None and previous.digest == digest:
@@ -195,17 +215,19 @@ def _trust(identity: Identity, status: KnownStatus, previous: UpstreamTrust | No
         presented = presented_chain(handshake)
         if not presented:
             raise SvidRejected("malformed", "no certificate was presented")
-        now = datetime.now(UTC)
-        return verify(
+        now, expected = datetime.now(UTC), SpiffeId.parse(spiffe_id)
+        proven = verify(
             [*presented, *bundle.intermediates],
             anchors=bundle.anchors,
-            expected_id=SpiffeId.parse(spiffe_id),
+            expected_id=expected,
             usage="server",
             now=now,
             role_issuers=role_issuers,
             # What an outside authority revokes it ends soon, or says in ways of its own; ours says it here.
-            revoked=frozenset() if identity.outside else status.revoked(now),
+            revoked=frozenset() if identity.outside else shared.status.revoked(now),
         )
+        _check_issued(identity, bundle, shared.issuances, expected.trust_domain)(proven.leaf_sha256, now)
+        return proven
 
     return UpstreamTrust(
         generation=next(generations),

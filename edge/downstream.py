@@ -14,6 +14,7 @@ from edge.limit.io_store import LeaseStore
 from edge.model.http import RawField
 from edge.observe import Observer
 from edge.registry.roster import Roster
+from pki.io_issuance import IssuanceRecord
 from pki.known_status import KnownStatus
 
 
@@ -52,6 +53,8 @@ class Shared:
     """Registered instances, for the pool to join with those of the files. Filled by who reads the shared registry."""
     status: KnownStatus
     """What is revoked, as the authority says it. Filled by `serve/revocations.py`."""
+    issuances: IssuanceRecord
+    """What our CA handed out."""
     store: LeaseStore
     shed: Shed
     observer: Observer

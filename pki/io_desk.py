@@ -70,7 +70,7 @@ class Desk:
                 return self._enrol(request, now)
             case desk.Renew():
                 issued = io_enrol.renew(authority, self.grants, request.certificate, request.request, now)
-                return self._certified(issued)
+                return self._certified(issued, now)
             case desk.SawBundle():
                 if request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
                     io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
@@ -133,7 +133,7 @@ class Desk:
         except io_enrol.UnknownToken as refused:
             self._record_stranger(request.user, refused, now)
             raise
-        return self._certified(issued)
+        return self._certified(issued, now)
 
     def _record_stranger(self, user: str, refused: IssueRefused, now: datetime) -> None:
         """Anybody can be refused as often as he likes: the log must not grow with that (attack P39)."""
@@ -163,9 +163,10 @@ class Desk:
         issued = self._authority.issue(wish, now)
         with self._authority.record.rows() as rows:  # who asks here is handed the bundle with it
             rows.saw_bundle(request.role, request.name, self._publisher.bundle_sequence, now)
-        return self._certified(issued)
+        return self._certified(issued, now)
 
-    def _certified(self, issued: Issued) -> desk.Certified:
+    def _certified(self, issued: Issued, now: datetime) -> desk.Certified:
+        self._publisher.publish_issued(now)
         roles = UPSTREAM_ROLES if issued.role == "gw" else ()
         return desk.Certified(issued, self._authority.bundle_pem(roles=roles), self._authority.root_sha256)
 

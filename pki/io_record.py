@@ -154,6 +154,20 @@ class Record:
         with _recording("token"):
             self._rows.add_token(token, now)
 
+    @property
+    def log_key(self) -> note.Verifier:
+        """Whose signature is on the log's checkpoints."""
+        return self._log.verifier
+
+    def proof(self, index: int) -> bytes:
+        """Of an entry of the log, as `Logged.proof`.
+
+        Raises:
+            NotRecorded: the log is damaged.
+        """
+        with _recording("proof"):
+            return replace(self._log.inclusion(index), extra=self._log.entry(index)).encode()
+
     @contextmanager
     def rows(self) -> Iterator[Rows]:
         """The rows, to ask or to count.

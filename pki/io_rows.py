@@ -222,6 +222,15 @@ class Rows:
             (int(now.timestamp()), role, role, name, name),
         )
 
+    def placed(self, now: datetime) -> list[tuple[bytes, int]]:
+        """(certificate, index of its outcome in the log) of each leaf that was handed out, stands, and has not ended."""
+        found = self._rows.execute(
+            "SELECT certificate, outcome_index FROM issuance WHERE state = 'issued' AND not_after > ? AND role <> 'root'"
+            " AND certificate IS NOT NULL AND outcome_index IS NOT NULL",
+            (int(now.timestamp()),),
+        )
+        return [(bytes(certificate), int(index)) for certificate, index in found]
+
     def requests_since(self, role: str, name: str, since: datetime, requester: str) -> int:
         """How often a requester obtained something for an identity."""
         found = self._rows.execute(

@@ -5,6 +5,7 @@
       heartbeat.json            that it was the newest two seconds ago
       bundle.pem bundle.json    the roots and intermediates of each role; the roots as a SPIFFE bundle with its sequence
       crl/<issuer's key>.crl    a standard list per issuer (RFC 5280, DER), for others
+      issuance-log.json issued/   what the authority handed out, proven (`issuance`)
 
 A revocation is in the record before it is in the set, and its number is taken durably before it is signed: after a crash at
 any point the next publication holds everything that was revoked, under a number that nobody saw yet.
@@ -25,11 +26,14 @@ from pki.errors import IssueRefused, StatusRejected
 from pki.io_authority import Authority
 from pki.io_create import key_name, spki_sha256
 from pki.io_files import private_directory, read_private, sync_directory, write_private
+from pki.io_issuance import IssuedFiles
 from pki.io_keys import Keyring, Passphrases
 from pki.io_record import Issuance
 from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES
 from pki.revocation import MAX_BYTES, Entry, Heartbeat, RevocationSet
 
+STATUS = "status"
+"""Below the state directory: what the authority publishes."""
 SET = "revocation.json"
 HEARTBEAT = "heartbeat.json"
 CRLS = "crl"
@@ -94,6 +98,7 @@ class Publisher:
         private_directory(directory / CRLS)
         self._authority = authority
         self._directory = directory
+        self._issued = IssuedFiles(authority, directory)
         self._newest: RevocationSet | None = None
 
     def publish(self, now: datetime) -> RevocationSet:
@@ -119,9 +124,18 @@ class Publisher:
             newest = RevocationSet.seal(signer, trust_domain=domain, number=number, entries=entries, now=now)
             write_private(self._directory / SET, newest.raw, replace=True)
         self._newest = newest
+        self.publish_issued(now)
         self._publish_bundle()
         self._publish_lists(newest, now)
         return newest
+
+    def publish_issued(self, now: datetime) -> None:
+        """Before a certificate is handed out: gateways ask for the proof of it (`issuance`).
+
+        Raises:
+            NotRecorded: it could not be written.
+        """
+        self._issued.publish(now)
 
     @property
     def bundle_sequence(self) -> int:

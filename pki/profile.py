@@ -62,6 +62,7 @@ RULES: Mapping[str, str] = {
     "host-name": "None of the leaf's names is the host that was expected.",
     "subject": "The subject's CN is not one of the subject alternative names, or names and subject contradict each other.",
     "revoked": "The leaf or an intermediate is revoked.",
+    "not-in-issuance-record": "Our CA's log holds no issuance of this certificate, although the signature is right.",
     "revocation-unknown": "What is revoked is not known at the moment; an unknown state refuses.",
 }
 

@@ -60,23 +60,26 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True)
     """As in RFC 5280 §5.3.1, or the authority's own word."""
 
 
-class _SetBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What everything that the status key signs begins with."""
+
     type: str
     trust_domain: str
     number: int
+    """≥ 1."""
+
+
+class _SetBody(Body, frozen=True, forbid_unknown_fields=True):
     issued_at: int
     revoked: tuple[Entry, ...]
 
 
-class _HeartbeatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    type: str
-    trust_domain: str
-    number: int
+class _HeartbeatBody(Body, frozen=True, forbid_unknown_fields=True):
     digest: str
     at: int
 
 
-_Body = TypeVar("_Body", _SetBody, _HeartbeatBody)
+_Body = TypeVar("_Body", bound=Body)
 
 
 class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +131,7 @@ class RevocationSet:
         Raises:
             StatusRejected: malformed, of another trust domain, or not signed for an anchor's authority.
         """
-        body = _verified(raw, _SetBody, _SET_TYPE, anchors, trust_domain, now)
+        body = verified(raw, _SetBody, _SET_TYPE, anchors, trust_domain, now)
         if list(body.revoked) != sorted(set(body.revoked)):
             raise StatusRejected("spelling", "entries are not sorted, or repeated")
         return cls._of(body, raw)
@@ -176,7 +179,7 @@ class Heartbeat:
         Raises:
             StatusRejected: as `RevocationSet.parse`; also when it is of the future.
         """
-        body = _verified(raw, _HeartbeatBody, _HEARTBEAT_TYPE, anchors, trust_domain, now)
+        body = verified(raw, _HeartbeatBody, _HEARTBEAT_TYPE, anchors, trust_domain, now)
         if body.at > now.timestamp() + FRESH_S:  # else a stolen hour ahead would keep a revoked peer in for an hour
             raise StatusRejected("future", f"said {body.at - int(now.timestamp())} s ahead of this clock")
         return cls(body.number, body.digest, body.at, raw)
@@ -187,9 +190,14 @@ class Heartbeat:
         return is_newest and now.timestamp() - self.at <= FRESH_S
 
 
-def _verified(
+def verified(
     raw: bytes, kind: type[_Body], name: str, anchors: Sequence[bytes], trust_domain: str, now: datetime
 ) -> _Body:
+    """The body of a document of type `name` that the status key signed. `anchors`: roots, DER.
+
+    Raises:
+        StatusRejected
+    """
     if len(raw) > MAX_BYTES:
         raise StatusRejected("malformed", f"larger than {MAX_BYTES} bytes")
     try:

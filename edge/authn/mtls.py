@@ -37,6 +37,8 @@ class ClientTrust:
     role_issuers: Mapping[str, frozenset[bytes]]
     revoked: Callable[[datetime], Revoked | None]
     """What is revoked, as known at a moment; None when that is not known, and then nobody is believed."""
+    check_issued: Callable[[bytes, datetime], None]
+    """Raises `SvidRejected` for a leaf (its SHA-256) that our CA's record does not know."""
     roles: frozenset[str] = frozenset(("svc",))
     """Who may call at all; a gateway's or an operator's certificate is no service's (attacks P09)."""
 
@@ -57,6 +59,7 @@ class ClientTrust:
                 role_issuers=self.role_issuers,
                 revoked=self.revoked(now),
             )
+            self.check_issued(proven.leaf_sha256, now)
         except SvidRejected as exc:
             raise CredentialRejected(exc.rule, exc.detail) from exc
         if proven.spiffe_id.role not in self.roles:

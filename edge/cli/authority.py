@@ -14,14 +14,13 @@ from pathlib import Path
 
 from edge.errors import UnsafeState
 from edge.serve import control_socket
-from edge.serve.ca import STATUS
 from pki import desk
 from pki.errors import AuthorityBusy, AuthorityLocked
 from pki.io_authority import LOCK_WAIT_S, Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
 from pki.io_keys import Passphrases
-from pki.io_status import Publisher
+from pki.io_status import STATUS, Publisher
 
 Asks = Callable[[desk.FromOperator], desk.Reply]
 _PATIENCE_S = 30.0

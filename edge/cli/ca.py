@@ -27,11 +27,10 @@ from edge.cli.locate import locate
 from edge.config import io_load, issuing
 from edge.config.issuing import IssuingPolicy
 from edge.errors import ConfigError, UnsafeState
-from edge.serve.ca import STATUS
 from pki import desk, io_rotate, io_status
 from pki.errors import AuthorityLocked, CsrRejected, IssueRefused, NotRecorded, PkiError, SpiffeIdError
 from pki.io_keys import Passphrases
-from pki.io_status import Publisher
+from pki.io_status import STATUS, Publisher
 from pki.rotation import Kind
 
 app = typer.Typer(no_args_is_help=True, help="The bundled CA: tokens, revocation, state.")

@@ -9,12 +9,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge.serve.ca import STATUS
 from pki import io_material, io_output
 from pki.errors import StatusRejected
 from pki.io_files import read_private
 from pki.io_identity import host_names
 from pki.io_output import Held
+from pki.io_status import STATUS
 from pki.revocation import MAX_BYTES, RevocationSet
 from pki.spiffe import Role, SpiffeId
 

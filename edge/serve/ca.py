@@ -37,11 +37,9 @@ from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
 from pki.io_keys import Passphrases
-from pki.io_status import HEARTBEAT, Publisher
+from pki.io_status import HEARTBEAT, STATUS, Publisher
 from pki.revocation import HEARTBEAT_S
 
-STATUS = "status"
-"""Below the state directory: what the authority publishes."""
 _BUSY_S = 0.1
 _AGAIN_S = 5.0
 _ASIDE_S = 1.0

@@ -20,13 +20,13 @@ from edge.accept.tls import Pair, control_context
 from edge.assemble import client_trust
 from edge.config.settings import Config
 from edge.dataplane import DataPlane
+from edge.downstream import Shared
 from edge.forward.asgi import AsgiApp
 from edge.front import Doorkeeper, Front, Gate, HypercornHttp2, Proof
 from edge.observe import Gauge
 from edge.pipeline import Gateway
 from edge.serve.sockets import borrow
 from pki.bundle import Bundle
-from pki.known_status import KnownStatus
 
 DOOR_GAUGES = {"services": Gauge.SERVICES_CONNECTIONS, "enrol": Gauge.ENROL_CONNECTIONS}
 """Where the board says how many connections each has."""
@@ -68,7 +68,7 @@ class Door:
             gate.close()
 
 
-def proofs(config: Config, status: KnownStatus) -> Mapping[str, Proof]:
+def proofs(config: Config, shared: Shared) -> Mapping[str, Proof]:
     """What each of the listeners that are opened asks.
 
     Raises: ssl.SSLError, OSError; told when a generation is prepared, not when it serves.
@@ -77,7 +77,7 @@ def proofs(config: Config, status: KnownStatus) -> Mapping[str, Proof]:
     identity = config.identity
     own = Pair(identity.chain, identity.key.reveal())
     if "services" in config.opened:
-        found["services"] = Proof(control_context(own, identity.bundle), client_trust(config, status))
+        found["services"] = Proof(control_context(own, identity.bundle), client_trust(config, shared))
     if "enrol" in config.opened:
         found["enrol"] = Proof(control_context(_public_pair(config) or own, None), None)
     return found

@@ -34,7 +34,6 @@ from edge.pipeline import Gateway
 from edge.serve import sockets
 from edge.serve.admin import Admin
 from edge.serve.alarm import UpstreamAlarm
-from edge.serve.ca import STATUS
 from edge.serve.ca_client import CaClient
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
 from edge.serve.metrics import exposition
@@ -45,6 +44,7 @@ from edge.serve.run_state import unix_address
 from edge.serve.store import SOCKET_NAME
 from edge.timers import Timers
 from pki.bundle import Bundle
+from pki.io_status import STATUS
 from pki.svid import Revoked
 
 _KEYS_AT_START_S = 3.0
@@ -165,7 +165,7 @@ class Serving:
             )
             for name, application in self._applications.items()
         }
-        return Generation(digest(sources), config, gateway, control, proofs(config, self._shared.status))
+        return Generation(digest(sources), config, gateway, control, proofs(config, self._shared))
 
     async def _listen(self) -> None:
         public = self.generation.config.listeners.public

@@ -176,6 +176,19 @@ class LogWriter:
         hashes = merkle.inclusion_proof(index, self.head.size, self._reader.node_source(self.head.size))
         return TlogProof(index, tuple(hashes), self.head.raw_note)
 
+    @property
+    def verifier(self) -> note.Verifier:
+        """Of the checkpoints."""
+        return self._signer.verifier
+
+    def entry(self, index: int) -> bytes:
+        """Entry `index` under the present head.
+
+        Raises:
+            LogInconsistent: it is missing, or there is none of this index.
+        """
+        return self._reader.entry(index, self.head.size)
+
     def latest(self, count: int) -> list[tuple[int, bytes]]:
         """The last `count` (≥ 1) entries with their indices, oldest first, published or not."""
         return self._reader.latest(count)

@@ -129,6 +129,20 @@ class LogReader:
         """
         return self._entries(first, self._unverified_head()[1])
 
+    def entry(self, index: int, size: int) -> bytes:
+        """Entry `index` of the tree of `size` leaves. **Unverified.**
+
+        Raises:
+            LogInconsistent: it is missing, or there is none of this index.
+            TileMalformed: its bundle is not one.
+        """
+        bundle, place = divmod(index, WIDTH)
+        width = min(WIDTH, size - bundle * WIDTH)
+        raw = self.bundle(bundle, width) if 0 <= place < width else None
+        if raw is None:
+            raise LogInconsistent("missing", f"entry {index} is not there")
+        return split_entries(raw, width)[place]
+
     def unverified_state(self) -> tuple[int, list[bytes]]:
         """Size of the head, and the entries behind it; neither is verified.
 

@@ -131,7 +131,8 @@ class Upstream:
             pass
         finally:
             self._open.discard(tls)
-            self.ends.put((target, time.monotonic()))
+            if target:  # else it was the gateway's probe, or nobody
+                self.ends.put((target, time.monotonic()))
 
     def _may_go_on(self, gate: threading.Event, tls: socket.socket) -> bool:
         """False when the gateway hung up before the gate opened."""

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.io_keys import private_pem
-from tests.e2e.whole_gateway import run
+from tests.e2e.whole_gateway import issue_while_serving, run
 from tests.pki.conftest import Forge, Forged, Sketch
 from tests.wire.h2_client import H2Client
 from tests.wire.rig import HEAD, Answer, Client, Doorway, Rig, client_context
@@ -200,9 +200,9 @@ def test_nothing_there_is_a_websocket(running: DoorsRig) -> None:
 
 
 @pytest.mark.parametrize("version", SPEAKERS)
-def test_a_service_that_no_file_names_is_nobody(running: DoorsRig, version: str, tmp_path: Path) -> None:
-    stranger = running.forge.make(f"stranger-{version}", Sketch(uris=("spiffe://mesh.internal/svc/stranger",)))
-    answer = ask(running.door("services", stranger), version)
+def test_a_service_that_no_file_names_is_nobody(running: DoorsRig, version: str) -> None:
+    issue_while_serving(running.gateway.directory, "stranger")
+    answer = ask(running.door("services", running.gateway.directory / "stranger"), version)
     assert (answer.status, answer.reason) == (403, "forbidden")
     leaf = running.record(answer.fields["x-request-id"])
     assert (leaf["tls.client.spiffe_id"], leaf["rule.id"]) == (
@@ -248,6 +248,9 @@ ROGUES: dict[str, tuple[Callable[[DoorsRig], Path | None], int, str, str]] = {
     ),
     "P11 for anything": (
         lambda rig: rig.forge.make("none", replace(GOOD, usages=None)), 495, "credential-rejected", "extended-key-usage",
+    ),
+    "not in our CA's record, though of an authority that is trusted": (
+        lambda rig: rig.forge.make("unrecorded", GOOD), 495, "credential-rejected", "not-in-issuance-record",
     ),
     "P14 two at once": (
         lambda rig: rig.forge.make("two", replace(GOOD, uris=(*GOOD.uris, "spiffe://mesh.internal/svc/other"))),

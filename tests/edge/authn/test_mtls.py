@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -13,6 +13,7 @@ from edge.errors import CredentialRejected
 from edge.model.http import Request
 from edge.model.identity import Peer
 from pki.bundle import Bundle
+from pki.errors import SvidRejected
 from tests.edge.authn.simulator import KeySourceInMemory
 from tests.pki.conftest import NOW, Forge, Forged, Sketch
 
@@ -30,7 +31,12 @@ def forge() -> Forge:
 def trust(forge: Forge) -> ClientTrust:
     bundle = Bundle.parse(forge.root.pem + forge.issuer.pem)
     return ClientTrust(
-        "mesh.internal", bundle.anchors, bundle.intermediates, bundle.role_issuers, revoked=lambda _: frozenset()
+        "mesh.internal",
+        bundle.anchors,
+        bundle.intermediates,
+        bundle.role_issuers,
+        revoked=lambda _: frozenset(),
+        check_issued=lambda leaf_sha256, now: None,
     )
 
 
@@ -118,3 +124,12 @@ def test_a_certificate_that_is_revoked_under_an_open_connection_is_rejected_P30(
     known[0] = None
     with pytest.raises(CredentialRejected, match="revocation-unknown"):
         chosen.authenticate(REQUEST, client, NOW_NS)
+
+
+def test_a_certificate_that_our_authority_s_record_does_not_know_is_rejected(forge: Forge, trust: ClientTrust) -> None:
+    def check(leaf_sha256: bytes, now: datetime) -> None:
+        raise SvidRejected("not-in-issuance-record")
+
+    leaf = forge.make(Sketch(), forge.issuer)
+    with pytest.raises(CredentialRejected, match="not-in-issuance-record"):
+        method(replace(trust, check_issued=check)).authenticate(REQUEST, peer(leaf), NOW_NS)
