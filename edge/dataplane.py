@@ -29,6 +29,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from edge.accept.hypercorn_scope import Plain
@@ -40,7 +41,7 @@ from edge.forward.asgi import AsgiApp, AsgiScope
 from edge.model.decision import Denial
 from edge.model.http import RawField, Request
 from edge.parse.fields import Framing
-from edge.parse.http2 import translate
+from edge.parse.http2 import require_trailers, translate
 from edge.parse.request import build
 from edge.pipeline import Gateway
 
@@ -256,6 +257,9 @@ class Call:
                 _refuse_foreign_origin(request)
             if request.content_length and not stream.has_body:
                 raise MalformedRequest("framing-disagrees")
+            if isinstance(stream, Stream):
+                stream.when_received = partial(self._received, stream, request)
+                _judge_what_came(stream, request)
         except EdgeError as exc:
             exchange.refuse(exc)
             return False
@@ -284,6 +288,12 @@ class Call:
                 self._body_deadline_s = 0.0
                 exchange.on_body_end()
                 return
+
+    def _received(self, stream: Stream, request: Request) -> None:
+        try:
+            _judge_what_came(stream, request)
+        except MalformedRequest as exc:
+            self._exchange.refuse(exc)
 
     def _await_body(self) -> None:
         self._body_deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
@@ -359,6 +369,14 @@ def _read(stream: Stream | Plain) -> tuple[Request, Framing]:
         return build(stream.method, stream.raw_target, stream.protocol, stream.fields)
     method, raw_target, fields = translate(stream.head)
     return build(method, raw_target, "2", fields)
+
+
+def _judge_what_came(stream: Stream, request: Request) -> None:
+    """Raises: MalformedRequest; the body is not as long as announced, or the trailers are none (RFC 9113 §8.1.1)."""
+    require_trailers(stream.trailers)
+    left = None if request.content_length is None else request.content_length - stream.received_bytes
+    if left is not None and (left < 0 or (left and stream.is_ended)):
+        raise MalformedRequest("framing-disagrees")
 
 
 def _refuse_foreign_origin(request: Request) -> None:

@@ -52,6 +52,7 @@ class Exchange:
     request: Request | None = None
     upgrade: Upgrade | None = None
     """Set before `start` when a WebSocket is asked for; an answer in place of it closes the connection."""
+    is_head_method = False  # of what is refused before it was a request: even then HEAD gets no body (RFC 9110 §9.3.2)
     _walk: Walk | None = None
     _admission: Admission | None = None
     _connection: UpstreamConnection | LocalCall | None = None
@@ -314,8 +315,7 @@ class Exchange:
         self.downstream.flush()
 
     def _finish_when(self, to_disk: Need, then: Callable[[], None]) -> None:
-        downstream = self.downstream
-        self._task = self._shared.spawn(when_recorded(to_disk, then, downstream.flush, downstream.cut))
+        self._task = self._shared.spawn(when_recorded(to_disk, then, self.downstream.flush, self.downstream.cut))
 
     def _switched(self, fields: Sequence[RawField], rest: bytes) -> None:
         self._is_over = True
@@ -393,7 +393,7 @@ class Exchange:
         self.downstream.flush()
 
     def _answer(self, problem: Problem, error: BaseException) -> None:
-        is_head = self.request is not None and self.request.method == "HEAD"
+        is_head = self.is_head_method if self.request is None else self.request.method == "HEAD"
         told = exhausted_fields(error.exhausted) if isinstance(error, QuotaExceeded) else ()
         fields = [*problem.fields, *self._gateway.security_fields, *told]
         self.downstream.send_head(problem.row.status, fields, len(problem.body), has_body=not is_head)

@@ -2,6 +2,8 @@
 
 - Heads go to the application as HPACK gave them (`Stream.head`): Hypercorn upper-cases methods, decodes paths and drops
   pseudo fields, so its reading is never used, and cannot fail. CONNECT is a method like any other: refused.
+- A length that is not kept, or trailers that are none, are told to the application (`Stream.when_received`), and cost the
+  other streams nothing.
 - A body is acknowledged when the application takes it: what is held is bounded by the windows, per stream and per
   connection, and one upload that is not taken does not stop the others.
 - An answer is held up to a mark by bytes held; a stream that ends in any way leaves nothing behind.
@@ -23,6 +25,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import h2.stream
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
@@ -50,6 +53,26 @@ _BUDGET_PER_S = 100.0
 _BYTES_PER_CREDIT = 512
 _RESET_COST = 10.0
 _ALL_STREAMS = 2**31 - 1
+
+
+class UnmeasuredStream(h2.stream.H2Stream):
+    """The library's, without its opinion of lengths: for one that is wrong it ends the connection with all its streams.
+    `parse` and the data plane judge them, as for any other shell: with an answer and a record."""
+
+    def _initialize_content_length(self, headers: object) -> None:
+        """Nothing is expected."""
+
+    def _track_content_length(self, length: int, end_stream: bool) -> None:
+        """Nothing is held against it."""
+
+
+class UnmeasuredConnection(h2.connection.H2Connection):
+    """The library's, with such streams."""
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs) -> h2.stream.H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream.__class__ = UnmeasuredStream
+        return stream
 
 
 class Connection(Protocol):
@@ -80,7 +103,7 @@ class EdgeH2(H2Protocol):
         self.peer = server.peer
         self._server = server
         # Names and values are judged by parse, which answers and records; the library's own check ends the connection.
-        self.connection = h2.connection.H2Connection(
+        self.connection = UnmeasuredConnection(
             h2.config.H2Configuration(client_side=False, header_encoding=None, validate_inbound_headers=False)
         )
         codes = h2.settings.SettingCodes
@@ -173,6 +196,9 @@ class EdgeH2(H2Protocol):
                 await self._create_stream(event)
             elif isinstance(event, h2.events.DataReceived):
                 await self._body(event)
+            elif isinstance(event, h2.events.TrailersReceived):
+                if edge_stream := self._edge_streams.get(event.stream_id):
+                    edge_stream.end_with([(bytes(name), bytes(value)) for name, value in event.headers])
             elif isinstance(event, h2.events.StreamEnded):
                 self._uploading.discard(event.stream_id)
                 stream = self.streams.get(event.stream_id)

@@ -47,30 +47,42 @@ class Stream:
         """Of the answer, by the client's windows; the measure of a slow reader."""
         self.when_gone: Callable[[], None] | None = None
         """Called when the client reset the stream or left, also while nobody receives."""
+        self.when_received: Callable[[], None] | None = None
+        """Called when more of the request has come: the three below say what."""
+        self.received_bytes = 0
+        self.trailers: list[RawField] = []
+        self.is_ended = False
         self._body = bytearray()
-        self._is_ended = self._is_gone = False
+        self._is_gone = False
         self._changed = asyncio.Event()
 
     async def put(self, event: Any) -> None:
         """From Hypercorn: an ASGI event of the request. Never waits: the windows bound what can come."""
         if event["type"] == "http.request":
             self._body += event["body"]
-            self._is_ended = not event["more_body"]
+            self.received_bytes += len(event["body"])
+            self.is_ended = not event["more_body"]
+            if self.when_received is not None:
+                self.when_received()
         elif not self._is_gone:
             self._is_gone = True
             if self.when_gone is not None:
                 self.when_gone()
         self._changed.set()
 
+    def end_with(self, trailers: list[RawField]) -> None:
+        """The end comes next, and is told then."""
+        self.trailers = trailers
+
     async def receive(self) -> dict[str, object]:
         """The ASGI `receive`: all of the body that is there, in one piece. What is taken may be sent anew."""
-        while not (self._is_gone or self._body or self._is_ended):
+        while not (self._is_gone or self._body or self.is_ended):
             self._changed.clear()
             await self._changed.wait()
         if self._is_gone:
             return {"type": "http.disconnect"}
         body = self.drop()
-        return {"type": "http.request", "body": body, "more_body": not self._is_ended}
+        return {"type": "http.request", "body": body, "more_body": not self.is_ended}
 
     def drop(self) -> bytes:
         """Take what is held of the body."""

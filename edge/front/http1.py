@@ -80,8 +80,7 @@ class Http1(Connection):
 
     def data_received(self, data: bytes) -> None:
         if self._pending:
-            data = self._pending + data
-            self._pending = b""
+            data, self._pending = self._pending + data, b""
         self._consume(data)
 
     def eof_received(self) -> bool:
@@ -188,7 +187,7 @@ class Http1(Connection):
         elif line_end > 0 and REQUEST_LINE.match(data) is None:
             error = request_line_error(data)
         if error is not None:
-            self._begin(error, b"", b"")
+            self._begin(error, data, b"")
             return
         if not self._pending and not self._is_reading_head:
             self._is_reading_head = True
@@ -212,6 +211,7 @@ class Http1(Connection):
                 error = exc
         if error is not None:
             self._keep_alive = False
+            exchange.is_head_method = head.startswith(b"HEAD ")
             exchange.refuse(error)
             return b""
         if message.is_complete:

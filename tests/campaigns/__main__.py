@@ -10,7 +10,20 @@ from functools import partial
 from pathlib import Path
 
 from edge.accept.deadlines import Deadlines
-from tests.campaigns import fuzz, gateway, idle, matrix, reload, revoke, rotation, slow, stream, testssl, websocket
+from tests.campaigns import (
+    differential,
+    fuzz,
+    gateway,
+    idle,
+    matrix,
+    reload,
+    revoke,
+    rotation,
+    slow,
+    stream,
+    testssl,
+    websocket,
+)
 from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
@@ -26,6 +39,11 @@ def run_ring(directory: Path, count: int, seed: int) -> str:
         assert not outcome.faults, outcome.faults
         found.append(f"{'strict' if strict else 'standard'}: {outcome}")
     return "\n".join(found)
+
+
+def run_differential(directory: Path, count: int, seed: int) -> str:
+    """Requests by chance to each shell: caller, gateway, log and upstream must read the same, or all must refuse alike."""
+    return str(differential.campaign(directory, count, seed))
 
 
 def run_kill(directory: Path, count: int, seed: int) -> str:
@@ -116,6 +134,7 @@ def run_websocket(directory: Path, count: int, seed: int) -> str:
 
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "ca-crash": (run_ca_crash, 1),
+    "differential": (run_differential, 100_000),
     "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),
     "kill": (run_kill, 60),
@@ -136,7 +155,7 @@ def main(arguments: list[str]) -> int:
     """Run one; without a name list them."""
     if not arguments or arguments[0] not in CAMPAIGNS:
         for name, (work, count) in CAMPAIGNS.items():
-            print(f"{name:<10}{count:>8}  {(work.__doc__ or '').splitlines()[0]}")
+            print(f"{name:<13}{count:>8}  {(work.__doc__ or '').splitlines()[0]}")
         return 0 if not arguments else 2
     work, count = CAMPAIGNS[arguments[0]]
     if arguments[0] == "fuzz" and len(arguments) > 1 and not arguments[1].isdigit():

@@ -12,7 +12,9 @@ from tests.campaigns.__main__ import CAMPAIGNS, main
 from tests.campaigns.fuzz_targets import TARGETS
 
 
-@pytest.mark.parametrize(("name", "count"), [("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("differential", 160), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)]
+)
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
 

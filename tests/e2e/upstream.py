@@ -33,6 +33,8 @@ class Upstream:
         """What the next request gets as soon as its head is there."""
         self.echoes = False
         """Whether a request gets its own body back."""
+        self.requests: list[bytes] = []
+        """Each whole request since `clear`, as its bytes came."""
         self.connections = 0
         self.ends: queue.SimpleQueue[tuple[bytes, float]] = queue.SimpleQueue()
         """Of each connection that ended: the target of its last request, and when (`time.monotonic`)."""
@@ -106,6 +108,7 @@ class Upstream:
                     while (message := complete_message(buffer)) is not None:
                         request, buffer = buffer[:message], buffer[message:]
                         target = request.split(b" ", 2)[1]
+                        self.requests.append(request)
                         self.asked.release()
                         if not self._may_go_on(self.let, tls):
                             return
@@ -146,6 +149,7 @@ class Upstream:
     def clear(self) -> None:
         with self._lock:
             self._seen.clear()
+        self.requests.clear()
         self.answers.clear()
         for count in (self.asked, self.given_up):
             while count.acquire(blocking=False):
@@ -183,6 +187,15 @@ def complete_message(buffer: bytes) -> int | None:
     if length is not None:
         return end + int(length[1]) if len(buffer) >= end + int(length[1]) else None
     if b"\r\ntransfer-encoding: chunked\r\n" in buffer[:end]:
-        last = buffer.find(b"0\r\n\r\n", end)
-        return last + 5 if last >= 0 else None
+        return _end_of_chunks(buffer, end)
     return end
+
+
+def _end_of_chunks(buffer: bytes, at: int) -> int | None:
+    """Where the chunks that begin at `at` end."""
+    while (line_end := buffer.find(b"\r\n", at)) >= 0:
+        size = int(buffer[at:line_end], 16)
+        at = line_end + 2 + size + 2
+        if not size:
+            return at if buffer[line_end:at] == b"\r\n\r\n" else None
+    return None

@@ -66,6 +66,7 @@ class Heard:
     """What the gateway said."""
 
     statuses: dict[int, int] = field(default_factory=dict)
+    fields: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
     bodies: dict[int, bytes] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     resets: dict[int, int] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class RawH2:
             fields = dict(self.decoder.decode(payload, raw=True))
             if b":status" in fields:
                 heard.statuses[stream] = int(fields[b":status"])
+                heard.fields[stream] = fields
         elif kind == DATA:
             heard.bodies[stream] = heard.bodies.get(stream, b"") + payload
         elif kind == RST_STREAM:

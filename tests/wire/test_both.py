@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.wire.h2_client import Fields
+from tests.wire.raw_h2 import DATA, END_HEADERS, POST, RawH2, frame, headers
 from tests.wire.rig import Rig
 from tests.wire.speaker import SPEAKERS, Speaker
 
@@ -166,6 +167,33 @@ def test_a_bad_answer_is_a_bad_gateway(rig: Rig, speaker: Speaker, answer: bytes
     rig.upstream.answers = [answer] * 3
     found = speaker.ask("POST", b"/orders/x", [(b"content-length", b"0")], body=b"")
     assert (found.status, found.reason) == (502, reason)
+
+
+_OPEN = END_HEADERS
+MALFORMED_STREAMS: dict[str, bytes] = {
+    "a length that is no number": headers(1, (*POST, (b"content-length", b"5x")), _OPEN) + frame(DATA, 1, 1, b"hello"),
+    "lengths that differ": headers(1, (*POST, (b"content-length", b"5"), (b"content-length", b"6")), _OPEN)
+    + frame(DATA, 1, 1, b"hello"),
+    "less than the length": headers(1, (*POST, (b"content-length", b"6")), _OPEN) + frame(DATA, 1, 1, b"hello"),
+    "more than the length": headers(1, (*POST, (b"content-length", b"4")), _OPEN) + frame(DATA, 1, 1, b"hello"),
+    "a length and nothing": headers(1, (*POST, (b"content-length", b"4"))),
+    "trailers that are none": headers(1, POST, _OPEN) + frame(DATA, 0, 1, b"hello") + headers(1, [(b":path", b"/")]),
+    "trailers of the connection": headers(1, POST, _OPEN)
+    + frame(DATA, 0, 1, b"x")
+    + headers(1, [(b"upgrade", b"h2c")]),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED_STREAMS)
+def test_a_malformed_stream_is_told_and_recorded_and_costs_the_others_nothing_C2(rig: Rig, case: str) -> None:
+    with RawH2(rig.gateway) as client:
+        client.send(MALFORMED_STREAMS[case] + headers(3)).until_over(1)
+        client.until_over(3)
+        assert (client.heard.statuses, client.heard.goaways) == ({1: 400, 3: 200}, [])
+        decision_id = client.heard.fields[1][b"x-request-id"].decode("ascii")
+    leaf = rig.record(decision_id)
+    assert (leaf["event.outcome"], leaf["event.reason"]) == ("failure", "malformed-request")
+    assert [raw.partition(b" ")[0] for raw in rig.upstream.requests] == [b"GET"]
 
 
 # -- differential ------------------------------------------------------------------------------------

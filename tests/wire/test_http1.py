@@ -105,6 +105,25 @@ def test_head_204_and_304_have_no_body_and_the_connection_lives(rig: Rig) -> Non
         assert client.send(GET).answer().body == b"ok"
 
 
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"HEAD /orders/../admin HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
+        (b"HEAD /orders/7 HTTP/1.1\r\n" + HEAD + b"X_A: b\r\n\r\n", 400),
+        (b"HEAD  /orders/7 HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
+        (b"HEAD /orders/7 HTTP/1.1\r\nHost: localhost\n", 400),
+        (b"HEAD /" + b"a" * 9000, 414),
+    ],
+)
+def test_a_refused_head_has_no_body_either(rig: Rig, raw: bytes, status: int) -> None:
+    """RFC 9110 §9.3.2: what stands behind the empty line would be taken for the next answer."""
+    with rig.client() as client:
+        answer = client.send(raw).answer(is_head=True)
+        assert (answer.status, int(answer.fields["content-length"]) > 0) == (status, True)
+        assert client.is_closed()
+    assert rig.upstream.seen == b""
+
+
 def test_a_client_that_waits_for_100_continue_is_told_to_go_on(rig: Rig) -> None:
     with rig.client() as client:
         client.send(b"POST /orders/x HTTP/1.1\r\n" + HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")

@@ -11,6 +11,8 @@ from typing import Any
 
 import h2.connection
 import pytest
+from h2.connection import H2Connection
+from h2.stream import H2Stream
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -19,7 +21,7 @@ from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 
-from edge.accept.hypercorn_h2 import EdgeH2
+from edge.accept.hypercorn_h2 import EdgeH2, UnmeasuredConnection, UnmeasuredStream
 from edge.accept.hypercorn_stream import STATE, Buffer, Stream, Tasks, stream_of
 from edge.accept.hypercorn_tls import Server, hypercorn_config
 from edge.model.identity import Peer
@@ -58,6 +60,8 @@ def test_the_minor_is_the_one_that_is_pinned() -> None:
         (Buffer, StreamBuffer),
         (Tasks, TaskGroup),
         (Server, TCPServer),
+        (UnmeasuredStream, H2Stream),
+        (UnmeasuredConnection, H2Connection),
     ],
 )
 def test_what_we_replace_is_still_there_under_its_name(ours: type, theirs: type) -> None:
@@ -74,6 +78,8 @@ def test_what_we_replace_is_still_there_under_its_name(ours: type, theirs: type)
         Buffer: {"push", "pop"},
         Tasks: {"spawn_app"},
         Server: {"run", "protocol_send"},
+        UnmeasuredStream: {"_initialize_content_length", "_track_content_length"},
+        UnmeasuredConnection: {"_begin_new_stream"},
     }
     assert replaced == expected[ours]
     for name in replaced:
