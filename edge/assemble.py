@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 
 from edge.accept.shed import Shed
 from edge.accept.tls import anonymous_context, presented_chain, upstream_context
@@ -34,7 +35,7 @@ from edge.control.table import ROUTES, ControlRoute
 from edge.downstream import Shared
 from edge.errors import NotReady
 from edge.forward.asgi import AsgiApp
-from edge.forward.balance import RoundRobin
+from edge.forward.fleet import Fleet
 from edge.forward.io_insist import Alarm
 from edge.forward.io_pool import Pool, UpstreamTrust, generations
 from edge.limit.io_store import LeaseStore
@@ -70,11 +71,13 @@ def open_shared(
     alarm: Alarm,
 ) -> Shared:
     """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket; `alarm` is the pool's."""
+    roster = Roster()
+    fleet = Fleet(roster, Random().random)  # noqa: S311 - whose turn it is may be guessed
     return Shared(
         loop=loop,
         recorder=recorder,
-        roster=Roster(),
-        pool=Pool(loop, RoundRobin(), alarm),
+        roster=roster,
+        pool=Pool(loop, fleet, alarm),
         status=KnownStatus(),
         issuances=IssuanceRecord(config.state / STATUS),
         store=LeaseStore(store),
@@ -181,10 +184,17 @@ async def prepare(gateway: Gateway) -> tuple[NotReady, ...]:
     return await gateway.key_sets.prefetch(time.time_ns())
 
 
-def adopt(gateway: Gateway, shared: Shared, previous: Gateway | None) -> None:
+def adopt(config: Config, gateway: Gateway, shared: Shared, previous: Gateway | None) -> None:
     """The generation begins to serve. Upstream connections live on unless the trust behind them changed."""
     if previous is None or previous.trust is not gateway.trust:
         shared.pool.trust(gateway.trust)
+    settings = {service: found.share(config.workers) for service, found in config.balancing.items()}
+    named = [route.upstream for route in config.routes]
+    # Services that no route of the file leads to may bring their own; their instances are checked before.
+    others = {grant.service: grant.spiffe_id for grant in config.grants}
+    for upstream in named:
+        others.pop(upstream.service, None)
+    shared.pool.configure(settings, [*named, *(Upstream(*other) for other in others.items())])
 
 
 async def close(shared: Shared, gateway: Gateway) -> None:

@@ -22,7 +22,7 @@ from edge.account import Account, when_recorded
 from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.asgi import LocalCall, asgi_scope
-from edge.forward.balance import Address
+from edge.forward.endpoint import Endpoint
 from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
@@ -130,7 +130,8 @@ class Exchange:
         """Called by the shell's sweep: has the upstream been silent for longer than the route allows?"""
         if self._deadline_s and now_s > self._deadline_s and not self._is_over:
             self._deadline_s = 0.0
-            self._upstream_error(UpstreamTimeout("answer-timeout"))
+            give_up = self._connection.fail if self._connection is not None else self._upstream_error
+            give_up(UpstreamTimeout("answer-timeout"))
 
     def pause_answer(self, *, is_paused: bool) -> None:
         """The downstream cannot take more of the answer at the moment (or can again)."""
@@ -203,7 +204,7 @@ class Exchange:
                     self._call(self._admission)
                     return
                 addresses = pool.addresses(upstream)
-                pinned = pool.acquire(upstream, addresses[0])
+                pinned = pool.acquire(addresses[0])
                 if pinned is None:
                     self._await(Need("dial", partial(self._dial, addresses)), self._connect)
                     return
@@ -211,7 +212,7 @@ class Exchange:
         except Exception as exc:
             self._failed(exc)
 
-    async def _dial(self, addresses: tuple[Address, ...]) -> None:
+    async def _dial(self, addresses: tuple[Endpoint, ...]) -> None:
         assert self._admission is not None
         self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream, addresses)
 
@@ -251,8 +252,7 @@ class Exchange:
         self._arm()
         body, self._body = b"".join(self._body), ()
         call.send(body, is_complete=self._body_ended)
-        run = self._fetch(Need("local", call.run), lambda: None)  # its end came as any answer's end
-        self._task = self._shared.spawn(run)
+        self._task = self._shared.spawn(self._fetch(Need("local", call.run), lambda: None))  # its end came as any's
         self._let_body_come()
 
     def _let_body_come(self) -> None:

@@ -249,6 +249,7 @@ class Tunnel:
         shared = self._shared
         self._known.discard(self)
         self._stream.close()
+        shared.pool.release(self._pinned)
         walk = self._walk
         code = ABNORMAL if self._first is None else self._first.close_code
         to_disk = self._account.close(walk.request, walk, self._status, reason, error, close_code=code)

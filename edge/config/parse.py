@@ -68,6 +68,7 @@ def parse(sources: Sources) -> Config:
         identity=identity,
         routes=found_routes.sound,
         grants=tuple(grants.sound.values()),
+        balancing=grants.balancing,
         limits=limits,
         policies=bundle,
         problem_base=edge.problem_base,

@@ -9,6 +9,16 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from edge.authz.upgrade import canonical_origin
+from edge.config.balancing import (
+    DEFAULT_SLOW_START_S,
+    Balance,
+    Ejection,
+    EjectionShape,
+    HealthShape,
+    InFlightShape,
+    SlowStart,
+    Weight,
+)
 from edge.config.edge_file import Host, parse_host
 from edge.config.shape import Expect, Shape, check, pattern
 from edge.errors import MalformedRequest
@@ -125,6 +135,13 @@ class ServiceShape(Shape):
     """Absent: all."""
     dns: tuple[DnsName, ...] | None = None
     """Names for its certificates; absent: `<name>.internal`."""
+    balance: Balance = "round_robin"
+    """Which of its instances gets the next request; the choice and the bounds below are `forward/balance`'s."""
+    slow_start_s: SlowStart = DEFAULT_SLOW_START_S
+    """How long the weight of an instance grows that is new, or comes back."""
+    max_in_flight: InFlightShape = InFlightShape()
+    ejection: Ejection = EjectionShape()
+    health: HealthShape | None = None
 
 
 class MatchShape(Shape):
@@ -147,6 +164,8 @@ class UpstreamShape(Shape):
     service: ServiceName
     strip_prefix: Annotated[str, check(_prefix_flaw), Expect("leading segments to remove", "/api")] = ""
     endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=1000)] = ()
+    weights: Annotated[dict[Endpoint, Weight], Field(max_length=1000)] = Field(default_factory=dict)
+    """Of endpoints that are to get more than others; the rest have 1."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400), Expect("a number of seconds > 0", "10")] = 10.0
     """From the first byte sent to the head of the answer."""
 

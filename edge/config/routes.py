@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from edge.authn import PUBLIC_METHODS as AUTHENTICATION
 from edge.config.document import Document, Step
-from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, WebSocketShape, parse_endpoint
+from edge.config.policy_files import FROM_UPSTREAM, METHODS, RouteShape, UpstreamShape, WebSocketShape, parse_endpoint
 from edge.config.services import Grants, Mesh, canonical_hosts, pattern, unknown_host, unserved_host
 from edge.config.shape import fit
 from edge.config.tables import Table
@@ -120,6 +120,12 @@ def _flaws(document: Document, way: Way, shape: RouteShape, grants: Grants, mesh
         )
         message = f"the service {service} is not in services.yaml"
         yield document.fault((*way, "upstream", "service"), "unknown-service", message, remedy)
+    endpoints = _endpoints(shape.upstream)
+    for text in shape.upstream.weights:
+        if parse_endpoint(text) not in endpoints:
+            way_of_it = (*way, "upstream", "weights", text)
+            message = f"{text} is not among the endpoints"
+            yield document.fault(way_of_it, "unknown-endpoint", message, "add it there, or remove it", at_key=True)
     prefix = shape.upstream.strip_prefix
     if prefix and _stripped(pattern(shape.match.path), prefix) is None:
         message = f"{prefix} is not how {shape.match.path} begins"
@@ -129,7 +135,6 @@ def _flaws(document: Document, way: Way, shape: RouteShape, grants: Grants, mesh
 
 
 def _build(document: Document, way: Way, shape: RouteShape, grant: Grant | None, mesh: Mesh) -> Route:
-    endpoints = (parse_endpoint(text) for text in shape.upstream.endpoints)
     return Route(
         name=shape.name,
         pattern=pattern(shape.match.path),
@@ -138,7 +143,8 @@ def _build(document: Document, way: Way, shape: RouteShape, grant: Grant | None,
         upstream=Upstream(
             service=shape.upstream.service,
             spiffe_id=grant.spiffe_id if grant is not None else "",  # without a grant the route is never used
-            endpoints=tuple(dict.fromkeys(endpoint for endpoint in endpoints if endpoint is not None)),
+            endpoints=_endpoints(shape.upstream),
+            weights=_weights(shape.upstream),
             strip_prefix=shape.upstream.strip_prefix,
             timeout_s=shape.upstream.timeout_s,
         ),
@@ -154,6 +160,17 @@ def _build(document: Document, way: Way, shape: RouteShape, grant: Grant | None,
         answer_fields=_answer_fields(shape),
         place=(document.file, *document.place(way)),
     )
+
+
+def _endpoints(shape: UpstreamShape) -> tuple[tuple[str, int], ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(found for text in shape.endpoints if (found := parse_endpoint(text)) is not None))
+
+
+def _weights(shape: UpstreamShape) -> tuple[int, ...]:
+    """Of the endpoints, in their order; empty when nobody has one."""
+    named = {parse_endpoint(text): weight for text, weight in shape.weights.items()}
+    return tuple(named.get(endpoint, 1) for endpoint in _endpoints(shape)) if named else ()
 
 
 def _answer_fields(shape: RouteShape) -> tuple[RawField, ...]:

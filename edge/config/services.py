@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.config.balancing import settings
 from edge.config.edge_file import parse_host
 from edge.config.policy_files import METHODS, ServiceShape
 from edge.config.shape import fit
 from edge.config.tables import Table
 from edge.errors import Fault
+from edge.forward.balance import BalanceSettings
 from edge.model.route import PathPattern
 from edge.registry.grant import Grant
 from edge.routing.pattern import parse
@@ -37,11 +39,14 @@ class Grants:
     """Also of entries with a fault."""
     is_whole: bool
     """Every name of the file is in `names`."""
+    balancing: dict[str, BalanceSettings]
+    """Of each sound one: how its instances share its requests."""
 
 
 def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
     """One grant for each entry without a fault."""
     sound: dict[str, Grant] = {}
+    balancing: dict[str, BalanceSettings] = {}
     for way in table.ways:
         name = str(way[-1])
         if not is_name(name):
@@ -58,6 +63,7 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
                 table.document.fault((*way, "hosts", unserved), "unknown-host", *unknown_host(hosts[unserved]))
             )
             continue
+        balancing[name] = settings(shape.balance, shape.slow_start_s, shape.max_in_flight, shape.ejection, shape.health)
         sound[name] = Grant(
             service=name,
             spiffe_id=str(SpiffeId.of(mesh.trust_domain, "svc", name)),
@@ -66,7 +72,7 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
             methods=shape.methods or METHODS,
             dns=shape.dns if shape.dns is not None else (f"{name}.internal",),
         )
-    return Grants(sound, frozenset(str(way[-1]) for way in table.ways), table.is_whole)
+    return Grants(sound, frozenset(str(way[-1]) for way in table.ways), table.is_whole, balancing)
 
 
 def pattern(text: str) -> PathPattern:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edge.audit.record import AuditSettings
 from edge.authn.issuer import IssuerSettings
 from edge.authz.policies import PolicyBundle
 from edge.config.secret import Secret
+from edge.forward.balance import BalanceSettings
 from edge.limit.rules import LimitSettings
 from edge.limit.store import StoreSettings
 from edge.model.route import Route
@@ -110,6 +112,8 @@ class Config:
     identity: Identity
     routes: tuple[Route, ...]
     grants: tuple[Grant, ...]
+    balancing: Mapping[str, BalanceSettings]
+    """Service → how its instances share its requests."""
     limits: tuple[LimitSettings, ...]
     policies: PolicyBundle
     problem_base: str

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from edge.errors import UpstreamProtocolError
+from edge.errors import UpstreamError, UpstreamProtocolError
 from edge.forward.fields import HOP_BY_HOP, MANAGED, upstream_path
 from edge.forward.http1 import Receiver
 from edge.model.decision import Admission
@@ -79,6 +79,13 @@ class LocalCall:
         self._receiver = None
         self._changed.set()
         self._may_send.set()
+
+    def fail(self, error: UpstreamError) -> None:
+        """It takes too long: the call is given up, and the exchange told."""
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_upstream_failed(error)
 
     async def run(self) -> None:
         """Ends with the application. What it raises is the exchange's to answer: an `EdgeError` is a refusal like any other.

@@ -70,11 +70,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[RawField] = []
         self._head_bytes = 0
-        self._status = 0
+        self.status = 0
+        """Of the answer, once its head came."""
+        self.answer_ended = False
+        """The answer is whole."""
+        self.failure: UpstreamError | None = None
+        """Why the exchange ended otherwise, when that is the upstream's doing."""
         self._is_head_method = False
         self._request_sent = False
         self._answer_started = False
-        self._answer_ended = False
         self._keep_alive = False
         self._in_trailers = False
         self._is_closed_properly = False
@@ -90,8 +94,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.receiver = receiver
         self._is_head_method = is_head_method
         self._request_sent = is_complete
-        self._answer_started = self._answer_ended = False
-        self._status = self._head_bytes = 0
+        self._answer_started = self.answer_ended = False
+        self.status = self._head_bytes = 0
         self.transport.write(raw_head)
 
     def send(self, raw_body: bytes, *, is_complete: bool) -> None:
@@ -138,7 +142,7 @@ class UpstreamConnection(asyncio.Protocol):
             if is_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._check_head_size()
         except httptools.HttpParserUpgrade as exc:
-            if self._error is None and self._status == 101 and self.offer is not None:
+            if self._error is None and self.status == 101 and self.offer is not None:
                 self.receiver = None  # it is told by the offer, and this is the last it hears
                 self.offer.when_taken(self._fields, data[exc.args[0] :])
                 return
@@ -148,12 +152,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self._error is not None:
             self.fail(self._error)
             return
-        if self._is_head_only() and self._answer_ended:
+        if self._is_head_only() and self.answer_ended:
             self._parser = httptools.HttpResponseParser(self)
         receiver = self.receiver
         if receiver is not None:
             receiver.on_upstream_flush()
-            if self._answer_ended:
+            if self.answer_ended:
                 self._finish(receiver)
 
     def eof_received(self) -> bool:
@@ -161,24 +165,26 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        was_waiting = self.receiver
+        was_waiting, self.receiver = self.receiver, None
         self.is_closed = True
+        # RFC 9112 §9.8: without the closing alert anybody on the network may have ended the answer.
+        is_end = self._is_delimited_by_close and not self.answer_ended and self._is_closed_properly
+        if was_waiting is not None and is_end:
+            self.answer_ended = True
+        elif was_waiting is not None:
+            self.failure = (
+                UpstreamProtocolError("upstream-truncated")
+                if self.answer_started
+                else UpstreamUnreachable("upstream-closed", str(exc or ""))
+            )
         self._on_gone(self)
         if was_waiting is None:
             return
-        if self._is_delimited_by_close and not self._answer_ended and self._is_closed_properly:
-            # RFC 9112 §9.8: without the closing alert anybody on the network may have ended the answer.
+        if self.failure is not None:
+            was_waiting.on_upstream_failed(self.failure)
+        else:
             was_waiting.on_upstream_end()
             was_waiting.on_upstream_flush()
-            self.receiver = None
-            return
-        self.receiver = None
-        error: UpstreamError = (
-            UpstreamProtocolError("upstream-truncated")
-            if self.answer_started
-            else UpstreamUnreachable("upstream-closed", str(exc or ""))
-        )
-        was_waiting.on_upstream_failed(error)
 
     def pause_writing(self) -> None:
         if self.receiver is not None:
@@ -193,7 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
     _is_delimited_by_close = False
 
     def on_message_begin(self) -> None:
-        if self._answer_ended:
+        if self.answer_ended:
             self._error = UpstreamProtocolError("upstream-surplus")
         self._fields = []
         self._in_trailers = False
@@ -209,7 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._error is not None or self.receiver is None:
             return
         status = self._parser.get_status_code()
-        self._status = status
+        self.status = status
         if not self._is_plain and self._parser.get_http_version() not in ("1.0", "1.1"):
             self._error = UpstreamProtocolError("upstream-version")  # llhttp takes 0.9 and 2.0 for one of ours
             return
@@ -240,7 +246,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer_started = True
         self.receiver.on_upstream_head(status, self._fields, content_length, has_body=has_body)
         if self._is_head_only():
-            self._answer_ended = True
+            self.answer_ended = True
             self._keep_alive = self._is_head_keep_alive()
             self.receiver.on_upstream_end()
 
@@ -275,18 +281,18 @@ class UpstreamConnection(asyncio.Protocol):
         return b"close" not in tokens and self._parser.get_http_version() == "1.1"
 
     def _is_head_only(self) -> bool:
-        return self._is_head_method or self._status in _NO_BODY_STATUS
+        return self._is_head_method or self.status in _NO_BODY_STATUS
 
     def on_body(self, body: bytes) -> None:
-        if self._answer_ended:
+        if self.answer_ended:
             self._error = UpstreamProtocolError("upstream-surplus")
         elif self.receiver is not None and self._error is None:
             self.receiver.on_upstream_body(body)
 
     def on_message_complete(self) -> None:
-        if self._status < 200 or self._answer_ended or self._error is not None:
+        if self.status < 200 or self.answer_ended or self._error is not None:
             return  # an interim answer, or a head-only one that already ended
-        self._answer_ended = True
+        self.answer_ended = True
         self._keep_alive = self._parser.should_keep_alive()
         if self.receiver is not None:
             self.receiver.on_upstream_end()
@@ -311,10 +317,11 @@ class UpstreamConnection(asyncio.Protocol):
     def fail(self, error: UpstreamError) -> None:
         """The connection ends at once, and the exchange on it with this."""
         receiver, self.receiver = self.receiver, None
+        self.failure = error
         self._close()
         if receiver is None:
             return
-        if self._answer_ended:
+        if self.answer_ended:
             receiver.on_upstream_flush()  # the answer is whole; what came behind it ends the connection, not the answer
         else:
             receiver.on_upstream_failed(error)

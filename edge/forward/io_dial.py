@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edge.errors import UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.balance import Address
+from edge.forward.endpoint import Address
 
 DIAL_TIMEOUT_S = 5.0
 """TCP and TLS together; a healthy upstream on the same network needs milliseconds."""

@@ -24,7 +24,7 @@ from enum import Enum
 from typing import Any
 
 from edge.errors import UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.balance import Address
+from edge.forward.endpoint import Address
 from edge.forward.io_dial import BROKEN, HANDSHAKE, dial
 
 ACCEPTS_ANYONE = "accepts-anyone"

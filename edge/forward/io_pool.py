@@ -1,9 +1,13 @@
-"""The pool of connections to upstreams, and the only place that dials.
+"""The pool of connections to upstreams, and the only place that dials and counts.
 
 A connection belongs to exactly one `PoolKey`: (SPIFFE ID, address, generation of our trust and our own certificate). It is
 handed out only after the peer proved the key's identity in its own handshake, and before that not one byte is written; nor to
 an address that was not seen to insist on a client certificate (`io_insist`).
 A new generation (reload, new bundle, new own certificate) makes every older connection unusable at once.
+
+What is under way to an endpoint is counted here and nowhere else: one more when a connection is handed out, or begins to be
+made, for a request; one less when it comes back, is gone, or was never made. Every way in which an exchange or a WebSocket
+can end is one of these, so nobody has to remember. How it ended is told to the fleet, which judges.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ import itertools
 import socket
 import ssl
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from edge.errors import UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.balance import Address, RoundRobin
+from edge.errors import Shedding, UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.balance import BalanceSettings
+from edge.forward.endpoint import Address, Endpoint
+from edge.forward.fleet import Fleet
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_dial import dial
 from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Where, insists
@@ -39,8 +45,7 @@ MAX_IDLE_S = 55.0
 """Under the 60–75 s after which common servers close idle connections."""
 
 
-# Looked up twice per request: one object per key (`Pool._key`), compared as such.
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class PoolKey:
     """What must agree for a connection to be used again."""
 
@@ -61,6 +66,10 @@ class Pinned:
     born_s: float
     idle_since_s: float = 0.0
     not_after_s: float = 0.0
+    endpoint: Endpoint | None = None
+    """Where it waits when it is idle; None: it is used once."""
+    is_counted: bool = False
+    """It carries one of the endpoint's requests under way."""
 
     def rests_on(self, revoked: Revoked) -> bool:
         return any(named in revoked for named in self.certificates)
@@ -83,59 +92,63 @@ class UpstreamTrust:
 class Pool:
     """Connections by key. Owner: the worker; one event loop, no lock. Built in assemble, outlives reloads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, balance: RoundRobin, alarm: Alarm) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fleet: Fleet, alarm: Alarm) -> None:
         """`alarm` hears of an address that answered without a certificate, and when it does no more."""
         self._loop = loop
         self._alarm = alarm
         self._insistence = Insistence(loop, self._probe, self._turned)
-        self._balance = balance
-        self._idle: dict[PoolKey, deque[Pinned]] = {}
+        self._out = self._insistence.out
+        self.fleet = fleet
+        self._rotations, self._registered = fleet.rotations, fleet.registered
         self._all: dict[UpstreamConnection, Pinned] = {}
-        self._keys: dict[tuple[str, Address], PoolKey] = {}
         self._trust: UpstreamTrust | None = None
 
     def trust(self, trust: UpstreamTrust) -> None:
         """Use this from now on; idle connections of older generations close at once, busy ones after their answer."""
         self._trust = trust
-        self._keys.clear()
-        for waiting in self._idle.values():
-            for pinned in waiting:
-                pinned.connection.abort()
-        self._idle.clear()
+        for endpoint in self.fleet.endpoints():
+            _abort_idle(endpoint)
         self._insistence.renew()
 
-    def addresses(self, upstream: Upstream) -> tuple[Address, ...]:
-        """Where this request may go, in order: the first is whose turn it is.
+    def configure(self, settings: Mapping[str, BalanceSettings], upstreams: Collection[Upstream]) -> None:
+        """Another configuration: how each service is balanced, and the upstreams that the routes name."""
+        self.fleet.configure(settings, upstreams, self._loop.time())
+
+    def addresses(self, upstream: Upstream) -> tuple[Endpoint, ...]:
+        """Where this request may go, in order: the first is whose turn it is. Of the file and of the roster.
 
         Raises:
             UpstreamUnreachable: the service has no endpoint; then 502.
+            Shedding: as much as its limits allow is under way; then 503.
         """
-        addresses = self._balance.order(upstream)
-        if self._insistence.out:
-            out, spiffe_id = self._insistence.out, upstream.spiffe_id
-            addresses = tuple(each for each in addresses if (spiffe_id, each) not in out) or addresses
-        if not addresses:
-            raise UpstreamUnreachable("no-endpoint", upstream.service)
-        return addresses
+        rotation = self._rotations.get(upstream)
+        if rotation is None or rotation.generation != self._registered.generation:
+            rotation = self.fleet.arranged(upstream, self._loop.time())
+        order = rotation.only or rotation.order()
+        if self._out:
+            return tuple(each for each in order if (each.spiffe_id, each.address) not in self._out) or order
+        return order
 
-    def acquire(self, upstream: Upstream, address: Address) -> Pinned | None:
-        """A proven connection to `address` that waits for work, or None: then `dial`."""
-        waiting = self._idle.get(self._key(upstream.spiffe_id, address))
+    def acquire(self, endpoint: Endpoint, *, counts: bool = True) -> Pinned | None:
+        """A proven connection to it that waits for work, or None: then `dial`. Without `counts`: for what is no request."""
+        waiting = endpoint.idle
         if waiting:
             now_s = self._loop.time()
             while waiting:
                 pinned = waiting.pop()  # the most recent one: the rest may grow old and close
                 if self._is_usable(pinned, now_s):
+                    if counts:
+                        pinned.is_counted = True
+                        endpoint.in_flight += 1
                     return pinned
                 pinned.connection.abort()
         return None
 
-    def _key(self, spiffe_id: str, address: Address) -> PoolKey:
-        key = self._keys.get((spiffe_id, address))
-        if key is None:
-            assert self._trust is not None
-            key = self._keys[(spiffe_id, address)] = PoolKey(spiffe_id, address, self._trust.generation)
-        return key
+    def release(self, pinned: Pinned) -> None:
+        """It carries no request any more, though it may take a while to close."""
+        if pinned.is_counted and pinned.endpoint is not None:
+            pinned.is_counted = False
+            pinned.endpoint.in_flight -= 1
 
     def _is_usable(self, pinned: Pinned, now_s: float) -> bool:
         return (
@@ -145,29 +158,56 @@ class Pool:
             and time.time() < pinned.not_after_s
         )
 
-    async def dial(self, upstream: Upstream, addresses: tuple[Address, ...]) -> Pinned:
+    async def dial(self, upstream: Upstream, addresses: tuple[Endpoint, ...]) -> Pinned:
         """Connect to the first of `addresses` that can be reached. An impostor is not passed over: it ends the try. The
         service itself is, where it lets anybody in: the address is out until it does not.
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout, UpstreamIdentityRejected
+            Shedding: what else began meanwhile is as much as the limits allow.
         """
-        last: UpstreamError = UpstreamUnreachable("no-endpoint", upstream.service)
-        for address in addresses:
+        last: UpstreamError | Shedding | None = None
+        rotation = self.fleet.arranged(upstream, self._loop.time())
+        for endpoint in addresses:
+            limit = rotation.full(endpoint)
+            if limit is not None:
+                last = last or Shedding(limit, upstream.service)
+                continue
             try:
-                return await self._dial_one(upstream, address)
+                return await self._dial_counted(upstream, endpoint)
             except (UpstreamUnreachable, UpstreamTimeout) as exc:
                 last = exc
             except UpstreamIdentityRejected as exc:
                 if exc.rule != ACCEPTS_ANYONE:
                     raise
                 last = exc
-        raise last
+        raise last or UpstreamUnreachable("no-endpoint", upstream.service)
+
+    async def _dial_counted(self, upstream: Upstream, endpoint: Endpoint) -> Pinned:
+        pinned: Pinned | None = None
+        endpoint.in_flight += 1
+        try:
+            pinned = await self.connect(upstream, endpoint)
+        except UpstreamError as exc:
+            if exc.rule not in _NO_FAULT:
+                self.fleet.failed(endpoint, self._loop.time())
+            raise
+        finally:
+            if pinned is None:  # also when nobody waits any more
+                endpoint.in_flight -= 1
+        pinned.is_counted = True
+        return pinned
+
+    async def connect(self, upstream: Upstream, endpoint: Endpoint) -> Pinned:
+        """A new proven connection, which does not count. Raises: as `dial`, but Shedding."""
+        pinned = await self._dial_one(upstream, endpoint.address)
+        pinned.endpoint = endpoint
+        return pinned
 
     async def _dial_one(self, upstream: Upstream, address: Address) -> Pinned:
         trust = self._trust
         assert trust is not None
-        key = self._key(upstream.spiffe_id, address)
+        key = PoolKey(upstream.spiffe_id, address, trust.generation)
         began_ns = time.perf_counter_ns()
         transport, connection = await dial(
             address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone)
@@ -227,7 +267,7 @@ class Pool:
         """What waits for work at an address that is out gets none; what is busy ends with its answer."""
         if turn is Turn.OUT:
             for pinned in [each for each in self._all.values() if (each.key.spiffe_id, each.key.address) == where]:
-                if pinned in self._idle.get(pinned.key, ()):
+                if pinned.endpoint is not None and pinned in pinned.endpoint.idle:
                     pinned.connection.abort()
                 else:
                     pinned.key = PoolKey(*where, generation=0)  # of no trust there ever is
@@ -253,33 +293,55 @@ class Pool:
         if pinned is None or self._trust is None or pinned.key.generation != self._trust.generation:
             connection.abort()
             return
-        waiting = self._idle.get(pinned.key)
-        if waiting is None:
-            waiting = self._idle[pinned.key] = deque()
-        if len(waiting) >= MAX_IDLE_PER_KEY:
+        endpoint = pinned.endpoint
+        if endpoint is None or len(endpoint.idle) >= MAX_IDLE_PER_KEY:
             connection.abort()
             return
-        pinned.idle_since_s = self._loop.time()
-        waiting.append(pinned)
+        now_s = self._loop.time()
+        if pinned.is_counted:
+            pinned.is_counted = False
+            endpoint.in_flight -= 1
+            if connection.status >= 500 or endpoint.health.failures:
+                self.fleet.answered(endpoint, connection.status, now_s)
+        pinned.idle_since_s = now_s
+        endpoint.idle.append(pinned)
 
     def _on_gone(self, connection: UpstreamConnection) -> None:
         pinned = self._all.pop(connection, None)
-        if pinned is not None:
-            waiting = self._idle.get(pinned.key)
-            if waiting is not None:
-                try:
-                    waiting.remove(pinned)
-                except ValueError:
-                    pass  # it was busy
-                if not waiting:
-                    del self._idle[pinned.key]
+        endpoint = pinned.endpoint if pinned is not None else None
+        if pinned is None or endpoint is None:
+            return
+        if pinned.is_counted:
+            pinned.is_counted = False
+            endpoint.in_flight -= 1
+            self._judge(endpoint, connection)
+        else:
+            with suppress(ValueError):  # a WebSocket's, or it waits no more
+                endpoint.idle.remove(pinned)
+
+    def _judge(self, endpoint: Endpoint, connection: UpstreamConnection) -> None:
+        """A connection ended with the exchange on it: by whose doing?"""
+        failure = connection.failure
+        if failure is None:
+            if connection.answer_ended:
+                self.fleet.answered(endpoint, connection.status, self._loop.time())
+            return  # else the client left, or we refused
+        is_idle_close = isinstance(failure, UpstreamUnreachable) and connection.is_reused
+        if not is_idle_close and not isinstance(failure, UpstreamIdentityRejected):  # the latter: it was revoked
+            self.fleet.failed(endpoint, self._loop.time())
 
     def sweep(self) -> None:
-        """Close idle connections that may not be used again; called by a timer."""
+        """Close idle connections that may not be used again, or whose endpoint has left; called by a timer."""
         now_s = self._loop.time()
-        stale = [p for waiting in self._idle.values() for p in waiting if not self._is_usable(p, now_s)]
+        for endpoint in self.fleet.forget_departed():
+            _abort_idle(endpoint)
+        stale = [p for each in self.fleet.endpoints() for p in each.idle if not self._is_usable(p, now_s)]
         for pinned in stale:
             pinned.connection.abort()
+
+    def tick(self) -> None:
+        """What time alone changes about the endpoints; called by a timer."""
+        self.fleet.tick(self._loop.time())
 
     @property
     def open_connections(self) -> int:
@@ -287,7 +349,7 @@ class Pool:
 
     @property
     def idle_connections(self) -> int:
-        return sum(map(len, self._idle.values()))
+        return sum(len(endpoint.idle) for endpoint in self.fleet.endpoints())
 
     def close(self) -> None:
         """Abort everything; the last step of a drain."""
@@ -295,7 +357,13 @@ class Pool:
         for connection in list(self._all):
             connection.abort()
         self._all.clear()
-        self._idle.clear()
+        for endpoint in self.fleet.endpoints():
+            endpoint.idle.clear()
+
+
+def _abort_idle(endpoint: Endpoint) -> None:
+    while endpoint.idle:
+        endpoint.idle.pop().connection.abort()
 
 
 def _proven(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
@@ -305,6 +373,9 @@ def _proven(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> V
     except SvidRejected as exc:
         raise UpstreamIdentityRejected(exc.rule) from exc
 
+
+_NO_FAULT = frozenset(("revocation-unknown", ACCEPTS_ANYONE))
+"""Rules of a refused connection that are no failure of the instance: we do not know enough, or the address is out anyway."""
 
 generations = itertools.count(1)
 """Numbers of trust generations, unique in this process."""

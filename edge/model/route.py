@@ -47,7 +47,8 @@ class FieldCondition:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+# Looked up at each request by the pool: one object per route, compared as such.
+@dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     """Where a route forwards to. `spiffe_id` is who must answer there, whatever the address."""
 
@@ -55,6 +56,8 @@ class Upstream:
     spiffe_id: str
     endpoints: tuple[tuple[str, int], ...] = ()
     """(host, port) pairs written in the file; registered instances join them."""
+    weights: tuple[int, ...] = ()
+    """Of the endpoints, in their order; empty: all are equal."""
     strip_prefix: str = ""
     timeout_s: float = 10.0
     is_local: bool = False

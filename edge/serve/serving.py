@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import cast
 
 from edge import assemble
@@ -27,6 +28,7 @@ from edge.dataplane import DataPlane, Health
 from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
+from edge.forward.io_checks import INSTANCES_S, HealthChecks
 from edge.front import SWEEP_S, Front, Gate, Http1, Http2, HypercornHttp2, Proof, revoke, take_tunnel
 from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
@@ -108,6 +110,7 @@ class Serving:
             if name in self.generation.proofs
         }
         self._fronts = [front, *(door.front for door in self._doors.values())]
+        self._checks = HealthChecks(shared.pool, shared.loop, shared.spawn, Random().random)  # noqa: S311 - spreads load
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False
@@ -145,7 +148,7 @@ class Serving:
             config, recorder, config.store or embedded, loop, boot.report.unexpected, observer, alarm
         )
         serving = cls(boot, shared, boot.sources, config)
-        assemble.adopt(serving.generation.gateway, shared, None)
+        assemble.adopt(config, serving.generation.gateway, shared, None)
         await serving._prefetch(serving.generation.gateway, _KEYS_AT_START_S)
         await shared.store.beat()
         await serving._listen()
@@ -190,6 +193,7 @@ class Serving:
         self._timers.every(_BEAT_S, "store", self._shared.store.beat)
         self._timers.every(_SWEEP_POOL_S, "upstream connections", self._shared.pool.sweep)
         self._timers.every(_SWEEP_POOL_S, "upstreams without a certificate", self._shared.pool.probe_due)
+        self._timers.every(INSTANCES_S, "instances", self._checks.turn)
         self._timers.every(LOOK_S, "revocation", self._revocations.look)
         self._timers.every(_SHOW_S, "gauges", self._show)
         self._show()
@@ -221,7 +225,7 @@ class Serving:
             self._admin_front.gateway = candidate.control["admin"]
         for name, door in self._doors.items():
             door.adopt(candidate.control[name], candidate.proofs[name])
-        assemble.adopt(candidate.gateway, self._shared, before.gateway)
+        assemble.adopt(candidate.config, candidate.gateway, self._shared, before.gateway)
         self._revocations.trust(_anchors(candidate.config))
         self.generation, self._prepared = candidate, None
         public, old = candidate.config.listeners.public, before.config.listeners.public

@@ -70,7 +70,7 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings, *, http2: s
         lambda where, turn: None,
     )
     gateway = assemble.build(config, shared)
-    assemble.adopt(gateway, shared, None)
+    assemble.adopt(config, gateway, shared, None)
     front = Front(gateway, shared, SHORT, Http1)
     streams = DataPlane(front)
     if http2 == "front":
