@@ -17,7 +17,7 @@ import hashlib
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
@@ -61,6 +61,21 @@ _CONTROL_ID = "spiffe://edge.invalid/gw/edge"
 """The control app is no service that anybody could dial: `.invalid` is reserved for names that never exist (RFC 6761)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkerShared(Shared):
+    """A gateway's worker: its log is signed, its upstreams are pinned, its limits hold across workers."""
+
+    recorder: Recorder
+    pool: Pool
+    roster: Roster
+    """Registered instances, for the pool to join with those of the files. Filled by who reads the shared registry."""
+    status: KnownStatus
+    """What is revoked, as the authority says it. Filled by `serve/revocations.py`."""
+    issuances: IssuanceRecord
+    """What our CA handed out."""
+    store: LeaseStore
+
+
 def open_shared(
     config: Config,
     recorder: Recorder,
@@ -69,11 +84,11 @@ def open_shared(
     report: Callable[[BaseException], None],
     observer: Observer,
     alarm: Alarm,
-) -> Shared:
+) -> WorkerShared:
     """Build what outlives reloads. `store` is `config.store`, or the embedded one's socket; `alarm` is the pool's."""
     roster = Roster()
     fleet = Fleet(roster, Random().random)  # noqa: S311 - whose turn it is may be guessed
-    return Shared(
+    return WorkerShared(
         loop=loop,
         recorder=recorder,
         roster=roster,
@@ -88,7 +103,7 @@ def open_shared(
     )
 
 
-def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Gateway:
+def build(config: Config, shared: WorkerShared, previous: Gateway | None = None) -> Gateway:
     """One generation. `previous` lends the keys of issuers that did not change, and the trust if it is the same."""
     key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
     return Gateway(
@@ -105,7 +120,7 @@ def build(config: Config, shared: Shared, previous: Gateway | None = None) -> Ga
     )
 
 
-def client_trust(config: Config, shared: Shared) -> ClientTrust | None:
+def client_trust(config: Config, shared: WorkerShared) -> ClientTrust | None:
     """Whom the services listener believes; None where it is not opened."""
     if "services" not in config.opened:
         return None
@@ -135,7 +150,7 @@ def _check_issued(
 def build_control(
     listener: str,
     gateway: Gateway,
-    shared: Shared,
+    shared: WorkerShared,
     application: AsgiApp,
     *,
     hosts: Sequence[str] | None,
@@ -184,7 +199,7 @@ async def prepare(gateway: Gateway) -> tuple[NotReady, ...]:
     return await gateway.key_sets.prefetch(time.time_ns())
 
 
-def adopt(config: Config, gateway: Gateway, shared: Shared, previous: Gateway | None) -> None:
+def adopt(config: Config, gateway: Gateway, shared: WorkerShared, previous: Gateway | None) -> None:
     """The generation begins to serve. Upstream connections live on unless the trust behind them changed."""
     if previous is None or previous.trust is not gateway.trust:
         shared.pool.trust(gateway.trust)
@@ -197,7 +212,7 @@ def adopt(config: Config, gateway: Gateway, shared: Shared, previous: Gateway | 
     shared.pool.configure(settings, [*named, *(Upstream(*other) for other in others.items())])
 
 
-async def close(shared: Shared, gateway: Gateway) -> None:
+async def close(shared: WorkerShared, gateway: Gateway) -> None:
     """End what `open_shared` and `build` began, in reverse order. The recorder is the worker's, and closes after us."""
     for task in list(shared.tasks):
         task.cancel()
@@ -212,7 +227,7 @@ def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
     return ((b"strict-transport-security", public.hsts.encode("ascii")),) if public.hsts is not None else ()
 
 
-def _trust(identity: Identity, shared: Shared, previous: UpstreamTrust | None) -> UpstreamTrust:
+def _trust(identity: Identity, shared: WorkerShared, previous: UpstreamTrust | None) -> UpstreamTrust:
     key_pem = identity.key.reveal()
     digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle))).digest()
     if previous is not None and previous.digest == digest:

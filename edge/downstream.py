@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge.accept.shed import Shed
-from edge.audit.recorder import Recorder
-from edge.forward.io_pool import Pool
-from edge.limit.io_store import LeaseStore
-from edge.model.http import RawField
+from edge.forward.endpoint import Endpoint
+from edge.forward.fields import request_head
+from edge.forward.io_pool import Pinned
+from edge.model.decision import Admission, Need
+from edge.model.http import RawField, Request
+from edge.model.identity import Peer, Principal
+from edge.model.record import UpstreamFacts
+from edge.model.route import RouteMatch, Upstream
 from edge.observe import Observer
-from edge.registry.roster import Roster
-from pki.io_issuance import IssuanceRecord
-from pki.known_status import KnownStatus
 
 
 class Downstream(Protocol):
@@ -42,26 +43,102 @@ class Downstream(Protocol):
         """Whatever comes after this answer cannot be trusted to be a request."""
 
 
+class Records(Protocol):
+    """What an account asks of the log; `audit.recorder.Recorder` says what each call means.
+
+    A gateway's is the signed access log. A sidecar's (`serve/attach_log`) is none: the gateway before it has recorded the
+    request, and what is left to tell is who was turned away and what the service behind it did not answer."""
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many requests can still be recorded beside those under way, and how many in all."""
+
+    def next_id(self) -> str: ...
+
+    def admit(
+        self,
+        decision_id: str,
+        request: Request,
+        peer: Peer,
+        admission: Admission,
+        bundle_hash: str,
+        started_ns: int,
+    ) -> int: ...
+
+    def synced(self, slot: int) -> Need | None: ...
+
+    def complete(
+        self,
+        slot: int,
+        *,
+        status: int,
+        reason: str | None,
+        bytes_in: int,
+        bytes_out: int,
+        duration_ns: int,
+        upstream: UpstreamFacts | None,
+        rule: str | None = None,
+        close_code: int | None = None,
+    ) -> int: ...
+
+    def refuse(
+        self,
+        decision_id: str,
+        request: Request | None,
+        peer: Peer,
+        *,
+        principal: Principal | None,
+        match: RouteMatch | None,
+        status: int,
+        reason: str,
+        rule: str,
+        bundle_hash: str,
+        started_ns: int,
+        duration_ns: int,
+        policies: tuple[str, ...] = (),
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+    ) -> int | None: ...
+
+    def acked(self, completion: int | None) -> Need | None: ...
+
+
+class Upstreams(Protocol):
+    """Connections to upstreams, as an exchange asks for them; `forward.io_pool.Pool` says what each call means.
+
+    A gateway's are pinned to an identity. A sidecar's (`forward/io_plain`) lead to the one service on its own machine."""
+
+    def addresses(self, upstream: Upstream) -> tuple[Endpoint, ...]: ...
+
+    def acquire(self, endpoint: Endpoint) -> Pinned | None: ...
+
+    async def dial(self, upstream: Upstream, addresses: tuple[Endpoint, ...]) -> Pinned: ...
+
+    def release(self, pinned: Pinned) -> None: ...
+
+    def prove_again(self, pinned: Pinned) -> None: ...
+
+
+HeadOf = Callable[[Admission, Request, Peer, str, bytes], bytes]
+"""(admission, request, peer, decision id, 48 random hexadecimal digits) → the head that the upstream gets."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """What outlives a reload. Built in assemble, closed in reverse order. Owner: the worker; one loop, no locks."""
+    """What outlives a reload, of any process that walks the line; a gateway's worker has more (`assemble.WorkerShared`).
+    Built in a composition root, closed in reverse order. Owner: the process; one loop, no locks."""
 
     loop: asyncio.AbstractEventLoop
-    recorder: Recorder
-    pool: Pool
-    roster: Roster
-    """Registered instances, for the pool to join with those of the files. Filled by who reads the shared registry."""
-    status: KnownStatus
-    """What is revoked, as the authority says it. Filled by `serve/revocations.py`."""
-    issuances: IssuanceRecord
-    """What our CA handed out."""
-    store: LeaseStore
+    recorder: Records
+    pool: Upstreams
     shed: Shed
     observer: Observer
     tasks: set[asyncio.Task[None]]
     """Every task that walks a Need; nobody else may drop them."""
     report: Callable[[BaseException], None]
     """Tells the operator about an exception that nobody expected: type and place, never a value."""
+    head: HeadOf = field(default=request_head, kw_only=True)
+    """A gateway rebuilds it from what its policy saw; a sidecar passes on what its gateway said (`forward/passed`)."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin what has to be awaited; it is cancelled when the worker closes."""

@@ -23,7 +23,6 @@ from edge.downstream import Downstream, Shared
 from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from edge.forward.asgi import LocalCall, asgi_scope
 from edge.forward.endpoint import Endpoint
-from edge.forward.fields import request_head
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
 from edge.limit.fields import exhausted_fields, ratelimit_fields
@@ -223,7 +222,7 @@ class Exchange:
         self._account.upstream = pinned.facts
         self._connection = connection = pinned.connection
         trace_hex = _random_bytes(24).hex().encode("ascii")
-        head = request_head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
+        head = self._shared.head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
         if self.upgrade is not None:
             head = self.upgrade.ask(pinned, head, self._switched)
         is_complete = self._body_ended

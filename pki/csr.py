@@ -11,11 +11,19 @@ from collections.abc import Iterable
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from pki.errors import CsrRejected
 
 _MAX_BYTES = 16 << 10
+
+
+def make(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A request (DER) that asks for nothing by name: the authority knows what this key's holder may have."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
 def public_key(raw: bytes, *, names: Iterable[str]) -> ec.EllipticCurvePublicKey:

@@ -6,6 +6,7 @@ PkiError
 ├── SvidRejected           a presented certificate chain does not prove the identity (a rule of `svid.RULES`)
 ├── IssueRefused           the authority's rules do not allow this certificate            (issue-cert exit 3)
 ├── StatusRejected         a revocation set or heartbeat is not the authority's
+├── AnswerRejected         what an authority answered to a client of EST is not what was asked for
 ├── CsrRejected            the signing request itself is bad                              (issue-cert exit 6)
 ├── MaterialRejected       what a gateway should be added with is not whole, not valid, or not a gateway's
 ├── AuthorityLocked        no or wrong passphrase, locked by another process, expired, or missing   (exit 4)
@@ -58,6 +59,10 @@ class StatusRejected(RuledPkiError):
 
 class CsrRejected(RuledPkiError):
     """The certificate signing request is not acceptable: signature, key, or something asked for beyond a key."""
+
+
+class AnswerRejected(PkiError):
+    """An answer of EST holds no certificate, another root's, or one for another name or key. Nothing was taken from it."""
 
 
 class MaterialRejected(PkiError):

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates
+from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates, serialize_certificates
 
-from pki.errors import CsrRejected
+from pki.errors import AnswerRejected, CsrRejected
 from pki.issue import renew_at
 
 REQUEST_TYPE = "application/pkcs10"
@@ -26,6 +27,8 @@ ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
 ROOTS_TYPE = "application/pkcs7-mime"
 """Of `cacerts` (§4.1.3)."""
 MAX_REQUEST_BYTES = 16 << 10
+MAX_ANSWER_BYTES = 1 << 20
+"""A bundle holds 64 certificates at most."""
 _ARMOUR = (b"-----BEGIN CERTIFICATE REQUEST-----", b"-----BEGIN NEW CERTIFICATE REQUEST-----")
 
 
@@ -49,6 +52,21 @@ def certs_only(certificates: Iterable[bytes]) -> bytes:
     """The body of an answer: PKCS#7 with these certificates (DER) and no signer (RFC 5751 §3.8), base64 in lines."""
     parsed = [x509.load_der_x509_certificate(der) for der in certificates]
     return encodebytes(serialize_certificates(parsed, Encoding.DER))
+
+
+def read_certificates(body: bytes) -> list[bytes]:
+    """The certificates (DER) of such an answer, as a client reads it.
+
+    Raises:
+        AnswerRejected: too large, or not that.
+    """
+    try:
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ValueError(f"larger than {MAX_ANSWER_BYTES} bytes")
+        message = b64decode(b"".join(body.split()), validate=True)
+        return [each.public_bytes(Encoding.DER) for each in load_der_pkcs7_certificates(message)]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise AnswerRejected(f"not a list of certificates: {error}") from error
 
 
 def renew_when(not_before: datetime, not_after: datetime, serial: int) -> datetime:

@@ -167,7 +167,8 @@ class Desk:
 
     def _certified(self, issued: Issued, now: datetime) -> desk.Certified:
         self._publisher.publish_issued(now)
-        roles = UPSTREAM_ROLES if issued.role == "gw" else ()
+        # Who answers gateways must tell them from services, and who dials services from gateways.
+        roles = UPSTREAM_ROLES if issued.role in ("gw", "svc") else ()
         return desk.Certified(issued, self._authority.bundle_pem(roles=roles), self._authority.root_sha256)
 
     def _revoke(self, request: desk.Revoke, now: datetime) -> desk.Reply:

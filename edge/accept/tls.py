@@ -190,8 +190,11 @@ def _public_context(pairs: Sequence[Pair], alpn: Sequence[str]) -> ssl.SSLContex
     return context
 
 
-def control_context(pair: Pair, client_anchors_pem: bytes | None) -> ssl.SSLContext:
-    """TLS for the services listener, where a client certificate is required, and for enrol, where none is asked for.
+def control_context(
+    pair: Pair, client_anchors_pem: bytes | None, alpn: Sequence[str] = ("h2", "http/1.1")
+) -> ssl.SSLContext:
+    """TLS for the services listener and for a sidecar's, where a client certificate is required, and for enrol, where none is
+    asked for.
 
     1.3 only, and without tickets: a resumed session would carry yesterday's proof past a revocation (attacks P29, P42).
     `client_anchors_pem`: whom OpenSSL believes about clients; None: clients are not asked. Any server name will do: there is
@@ -202,7 +205,6 @@ def control_context(pair: Pair, client_anchors_pem: bytes | None) -> ssl.SSLCont
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
-    alpn = ("h2", "http/1.1")
     context.set_alpn_protocols(list(alpn))
     load_chain(context, pair.chain_pem, pair.key_pem)
     context.sni_callback = _sni_callback(None, frozenset(name.encode("ascii") for name in alpn))
@@ -278,16 +280,29 @@ def anonymous_context(bundle_pem: bytes) -> ssl.SSLContext:
     OpenSSL proves the chain; who it is (the SPIFFE ID) is proven by `pki.svid` after the handshake and before the first
     byte, because CPython has no verify callback. Names are not compared here: `check_hostname` knows DNS names only.
     """
+    context = _dialling()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=bundle_pem.decode("ascii"))
+    return context
+
+
+def unproven_context() -> ssl.SSLContext:
+    """TLS 1.3 in which nobody is believed and no chain is looked at: for the one question whose answer is public and held
+    against a fingerprint before anything is done with it, which is whom to trust (RFC 7030 §4.1.1)."""
+    context = _dialling()
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _dialling() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.sslobject_class = _Direct
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.hostname_checks_common_name = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    context.load_verify_locations(cadata=bundle_pem.decode("ascii"))
     return context
 
 

@@ -259,6 +259,11 @@ class Recorder:
             self._flood.written(key)
         return len(due)
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Free slots, and all."""
+        return self.ring.free_slots, self.ring.slots
+
     def is_recordable(self) -> bool:
         """Whether authenticated traffic could be admitted now; for readiness."""
         return self.ring.is_recordable(self._mono_ns())

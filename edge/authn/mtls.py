@@ -41,6 +41,8 @@ class ClientTrust:
     """Raises `SvidRejected` for a leaf (its SHA-256) that our CA's record does not know."""
     roles: frozenset[str] = frozenset(("svc",))
     """Who may call at all; a gateway's or an operator's certificate is no service's (attacks P09)."""
+    ids: frozenset[str] | None = None
+    """The only SPIFFE IDs that may call; None: every one of these roles."""
 
     def prove(self, chain: Sequence[bytes], now_ns: int) -> VerifiedSvid:
         """Who presented `chain` (leaf first, DER), at `now_ns` since the epoch.
@@ -64,6 +66,8 @@ class ClientTrust:
             raise CredentialRejected(exc.rule, exc.detail) from exc
         if proven.spiffe_id.role not in self.roles:
             raise CredentialRejected("role", str(proven.spiffe_id))
+        if self.ids is not None and str(proven.spiffe_id) not in self.ids:
+            raise CredentialRejected("spiffe-id", str(proven.spiffe_id))
         return proven
 
 

@@ -67,7 +67,7 @@ MANAGED = frozenset(
 )
 """Names an upstream may take for the gateway's word; a client's own are dropped on every route (attacks B1, B5, B6)."""
 
-_OF_A_HANDSHAKE = frozenset(
+OF_A_HANDSHAKE = frozenset(
     (
         b"sec-websocket-key",
         b"sec-websocket-accept",
@@ -79,7 +79,7 @@ _OF_A_HANDSHAKE = frozenset(
 """Each leg of a WebSocket shakes hands for itself (`forward/websocket`)."""
 
 _DROPPED = (
-    HOP_BY_HOP | MANAGED | _OF_A_HANDSHAKE | {b"host", b"content-length", b"expect", b"authorization", b"traceparent"}
+    HOP_BY_HOP | MANAGED | OF_A_HANDSHAKE | {b"host", b"content-length", b"expect", b"authorization", b"traceparent"}
 )
 
 # version 00, a non-zero trace id, a non-zero parent id (W3C Trace Context §3.2); other versions start a new trace.

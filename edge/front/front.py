@@ -113,11 +113,11 @@ class Front:
     def weigh(self) -> None:
         """See how much this worker bears; called each `SWEEP_S` by a timer, of the public listener's front alone."""
         now_s, computed_s = self.shared.loop.time(), time.process_time()
-        shed, ring = self.shared.shed, self.shared.recorder.ring
+        shed = self.shared.shed
         held_bytes = sum(connection.waiting_bytes() for connection in self.connections)
         lag_s = min(now_s - self._weighed_s - SWEEP_S, computed_s - self._computed_s)
         self._weighed_s, self._computed_s = now_s, computed_s
-        shed.pressure.weigh(Reading(lag_s, held_bytes, ring.free_slots, ring.slots))
+        shed.pressure.weigh(Reading(lag_s, held_bytes, *self.shared.recorder.room))
         if held_bytes > shed.max_held_bytes:
             self._relieve(held_bytes - shed.max_held_bytes)
 

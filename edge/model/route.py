@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -87,7 +88,7 @@ class Route:
     """What every answer of the route says, in place of what the upstream says; lower-case names."""
     websocket: WebSocketBounds | None = DEFAULT_BOUNDS
     """None: no WebSocket, whatever the methods."""
-    origins: tuple[str, ...] = ()
+    origins: Container[str] = ()
     """Origins beside the request's own that may open a WebSocket; lower-case, without a default port."""
     place: tuple[str, int, int] = field(default=("routes.yaml", 1, 1), compare=False)
     """(file, line, column) for messages."""

@@ -17,10 +17,9 @@ from cryptography.exceptions import InvalidSignature
 from quart import Quart
 
 from edge.accept.tls import Pair, control_context
-from edge.assemble import client_trust
+from edge.assemble import WorkerShared, client_trust
 from edge.config.settings import Config
 from edge.dataplane import DataPlane
-from edge.downstream import Shared
 from edge.forward.asgi import AsgiApp
 from edge.front import Doorkeeper, Front, Gate, HypercornHttp2, Proof
 from edge.observe import Gauge
@@ -68,7 +67,7 @@ class Door:
             gate.close()
 
 
-def proofs(config: Config, shared: Shared) -> Mapping[str, Proof]:
+def proofs(config: Config, shared: WorkerShared) -> Mapping[str, Proof]:
     """What each of the listeners that are opened asks.
 
     Raises: ssl.SSLError, OSError; told when a generation is prepared, not when it serves.

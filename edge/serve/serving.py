@@ -18,6 +18,7 @@ from typing import cast
 
 from edge import assemble
 from edge.accept.tls import public_context
+from edge.assemble import WorkerShared
 from edge.audit.io_recorder import open_recorder
 from edge.config.parse import parse
 from edge.config.settings import Config, PublicListener
@@ -25,7 +26,6 @@ from edge.config.sources import Sources
 from edge.control.app import create_app
 from edge.control.inside import Facts, Inside
 from edge.dataplane import DataPlane, Health
-from edge.downstream import Shared
 from edge.errors import UnsafeState
 from edge.forward.asgi import AsgiApp
 from edge.forward.io_checks import INSTANCES_S, HealthChecks
@@ -80,7 +80,7 @@ class Generation:
 class Serving:
     """Owner of everything a worker has open. One event loop, no locks."""
 
-    def __init__(self, boot: Boot, shared: Shared, sources: Sources, config: Config) -> None:
+    def __init__(self, boot: Boot, shared: WorkerShared, sources: Sources, config: Config) -> None:
         """Raises: UnsafeState when the gateway's own certificates are missing."""
         self._boot = boot
         self._shared = shared

@@ -9,9 +9,7 @@ left to the supervisor, which then tells. EOF of the supervisor's socket ends it
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
-import gc
 import pickle
 import signal
 from typing import Any
@@ -21,6 +19,7 @@ import uvloop
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError
 from edge.front import Deadlines
+from edge.serve import heap
 from edge.serve.messages import MAX_DOWN_BYTES, Decoder, Kind, Note, encode_note
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
@@ -32,28 +31,14 @@ _EXPECTED = (EdgeError, PkiError, OSError)
 """What may keep a configuration from being served; anything else is a bug, and the child's exit code 70 says so."""
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_HEAP_BYTES = 1 << 20
-
-
 def run(boot: Boot) -> int:
     """The body of the child; the result is its exit code (design §7)."""
-    _keep_heap()
+    heap.keep_heap()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     boot.report.adopt_logging()
     faulthandler.enable()  # should the loop hang, the watchdog's SIGABRT shows where: files and lines, no values
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_main(boot))
-
-
-def _keep_heap() -> None:
-    """Let buffers of a TLS read (256 KiB for a moment) come from the heap: glibc would map and unmap each of them, which
-    triples the price of a connection's read, until something large happens to be freed (mallopt(3)). Other C libraries
-    have no such knob and need none."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _HEAP_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _HEAP_BYTES)
 
 
 async def _main(boot: Boot) -> int:
@@ -69,11 +54,7 @@ async def _main(boot: Boot) -> int:
         writer.write(encode_note(Kind.FAILED, Note(detail=_one_line(exc), exit_code=code)))
         await writer.drain()
         return code
-    # What was built lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    # A request makes some 40 short-lived objects and no cycles; the default of 700 looks at them every 17 requests.
-    gc.set_threshold(20_000, 20, 50)
+    heap.settle()
     writer.write(encode_note(Kind.SERVING, Note(bundle_hash=serving.generation.digest)))
     told = asyncio.Event()
     tasks = {

@@ -102,6 +102,17 @@ def impurities(module: ast.Module) -> list[str]:
     return found
 
 
+def imports_of(module: ast.Module) -> set[str]:
+    """Full names of the modules that are imported, wherever it stands; of `from a import b` both `a` and `a.b`."""
+    found: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
 def calls_of(module: ast.Module, name: str) -> list[int]:
     """Lines where `name(...)` is called, bare or as an attribute."""
     return [

@@ -17,6 +17,7 @@ from tests.architecture.source import (
     ROOT,
     broad_handlers,
     calls_of,
+    imports_of,
     impurities,
     is_shell,
     long_functions,
@@ -227,6 +228,20 @@ def test_the_top_level_is_closed() -> None:
     assert {name for name in top if not name.startswith(".")} <= allowed
 
 
+def test_plain_upstreams_exist_in_a_sidecar_alone() -> None:
+    """Decision 0060: no setting of a gateway leads to a connection that proves nothing."""
+    plain = "edge.forward.io_plain"
+    importers = {str(p) for p in modules("edge", "pki") if plain in imports_of(tree(p))}
+    assert importers == {"edge/cli/attach.py", *ATTACH}
+    reach = {
+        str(p) for p in modules("edge") if any(each.startswith("edge.serve.attach") for each in imports_of(tree(p)))
+    }
+    assert {path for path in reach if "attach" not in path} == set()
+
+
+ATTACH = ("edge/serve/attach.py", "edge/serve/attach_line.py", "edge/serve/attach_settings.py")
+
+
 def test_nothing_verifies_less() -> None:
     forbidden = re.compile(r"verify\s*=\s*False|CERT_NONE|_create_unverified_context|check_hostname\s*=\s*False")
     found = {
@@ -234,5 +249,6 @@ def test_nothing_verifies_less() -> None:
         for p in modules("edge", "pki")
         if forbidden.search((ROOT / p).read_text())
     }
-    # Towards upstreams the SPIFFE ID is compared, not a DNS name; the chain is still required there.
-    assert found == {"edge/accept/tls.py": ["check_hostname = False"]}
+    # Towards upstreams the SPIFFE ID is compared, not a DNS name; the chain is still required there. Who has nothing yet asks
+    # for the bundle first, and holds it against a fingerprint.
+    assert found == {"edge/accept/tls.py": ["CERT_NONE", "check_hostname = False"]}

@@ -82,6 +82,7 @@ def test_five_lines_six_files_exit_0(home: Path, run: Run, capsys: pytest.Captur
     ]
     assert err.splitlines()[0].endswith("orders -> spiffe://mesh.internal/svc/orders  (routes: /orders/**)")
     assert (sorted(os.listdir(issued)), out.startswith(str(issued))) == (FILES, True)
+    assert (issued / "bundle.pem").read_text().count("BEGIN") == 4  # root, svc, gw, op
     assert {stat.S_IMODE((issued / "key.pem").stat().st_mode), stat.S_IMODE(issued.stat().st_mode)} == {0o600, 0o700}
     key = load_pem_private_key((issued / "key.pem").read_bytes(), None)
     assert x509.load_pem_x509_certificate((issued / "cert.pem").read_bytes()).public_key() == key.public_key()

@@ -1,4 +1,4 @@
-"""A service behind the gateway, over mTLS: it keeps every byte it ever got and answers what it is told."""
+"""A service behind the gateway, over mTLS, or plain behind a sidecar: it keeps every byte it ever got and answers as told."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Upstream:
-    """The service orders, over mTLS. `seen` holds every application byte of every connection."""
+    """The service orders, over mTLS; plain without an identity. `seen` holds every application byte of every connection."""
 
-    def __init__(self, identity: Path) -> None:
-        self.present(identity)
+    def __init__(self, identity: Path | None) -> None:
+        self._context: ssl.SSLContext | None = None
+        if identity is not None:
+            self.present(identity)
         self.port = 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -54,6 +56,15 @@ class Upstream:
         """Cleared: whatever is sent is left in the socket."""
         self.reads.set()
         self.start()
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        """Behind the handshake, where there is one."""
+        if self._context is None:
+            return connection
+        tls = self._context.wrap_socket(connection, server_side=True)
+        names = (tls.getpeercert() or {}).get("subjectAltName", ())
+        self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc]
+        return tls
 
     def start(self) -> None:
         """Listen; again on the same port after `stop`."""
@@ -90,10 +101,8 @@ class Upstream:
     def _serve(self, connection: socket.socket) -> None:
         tls, target = connection, b""
         try:
-            with self._context.wrap_socket(connection, server_side=True) as tls:
+            with self._secured(connection) as tls:
                 self.connections += 1
-                names = (tls.getpeercert() or {}).get("subjectAltName", ())
-                self.callers |= {name[1] for name in names if name[0] == "URI"}  # type: ignore[misc]
                 self._open.add(tls)
                 tls.settimeout(20)
                 buffer = b""
@@ -126,7 +135,7 @@ class Upstream:
                             if not self._may_go_on(self.go_on, tls):
                                 return
                         tls.sendall(body)
-                        if close:
+                        if close and isinstance(tls, ssl.SSLSocket):
                             tls.unwrap()
                         if close or cut:
                             return
