@@ -35,6 +35,7 @@ from edge.control.table import ROUTES, ControlRoute
 from edge.downstream import Shared
 from edge.errors import NotReady
 from edge.forward.asgi import AsgiApp
+from edge.forward.assertion import Assertions
 from edge.forward.fleet import Fleet
 from edge.forward.io_insist import Alarm
 from edge.forward.io_pool import Pool, UpstreamTrust, generations
@@ -112,7 +113,7 @@ def build(config: Config, shared: WorkerShared, previous: Gateway | None = None)
         authorizer=Authorizer(config.policies),
         limiter=Limiter(config.limits, shared.store),
         shed=shared.shed,
-        trust=_trust(config.identity, shared, previous.trust if previous is not None else None),
+        trust=_trust(config, shared, previous.trust if previous is not None else None),
         key_sets=key_sets,
         bundle_hash=config.bundle_hash,
         problem_base=config.problem_base,
@@ -227,9 +228,10 @@ def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
     return ((b"strict-transport-security", public.hsts.encode("ascii")),) if public.hsts is not None else ()
 
 
-def _trust(identity: Identity, shared: WorkerShared, previous: UpstreamTrust | None) -> UpstreamTrust:
+def _trust(config: Config, shared: WorkerShared, previous: UpstreamTrust | None) -> UpstreamTrust:
+    identity, signs = config.identity, any(grant.assertion is not None for grant in config.grants)
     key_pem = identity.key.reveal()
-    digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle))).digest()
+    digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle, b"%d" % signs))).digest()
     if previous is not None and previous.digest == digest:
         return previous
     bundle = Bundle.parse(identity.bundle)
@@ -260,4 +262,5 @@ def _trust(identity: Identity, shared: WorkerShared, previous: UpstreamTrust | N
         context=upstream_context(identity.chain, key_pem, identity.bundle),
         anonymous=anonymous_context(identity.bundle),
         verify=prove,
+        assertions=Assertions(identity.chain, key_pem, identity.bundle) if signs else None,
     )

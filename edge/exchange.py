@@ -223,18 +223,18 @@ class Exchange:
         self._connection = connection = pinned.connection
         trace_hex = _random_bytes(24).hex().encode("ascii")
         head = self._shared.head(self._admission, request, self.peer, self._account.decision_id, trace_hex)
+        assertions = self._gateway.trust.assertions
+        if assertions is not None:
+            head = assertions.vouch(head, self._admission, request, self.decision_id, time.time_ns())
         if self.upgrade is not None:
             head = self.upgrade.ask(pinned, head, self._switched)
         is_complete = self._body_ended
-        if self._body:
-            body = b"".join(map(self._framed, self._body))
-            self._body = ()
-        else:
-            body = b""
-        if is_complete and request.chunked:
-            body += b"0\r\n\r\n"
+        body = b"".join(map(self._framed, self._body)) if self._body else b""
+        self._body = ()
         if is_complete:
             self._arm()
+            if request.chunked:
+                body += b"0\r\n\r\n"
         connection.start(self, head + body, is_head_method=request.method == "HEAD", is_complete=is_complete)
         if self._answer_paused:
             self.pause_answer(is_paused=True)

@@ -50,6 +50,8 @@ def parse(sources: Sources) -> Config:
     shown = certificates.front(edge, mesh.hosts or (), edge_document, sources, faults)
     listeners = _listeners(edge, mesh, shown, edge_document, faults)
     identity = trust.identity(edge, edge_document, sources, faults)
+    if identity.outside and any(grant.assertion for grant in grants.sound.values()):
+        faults += trust.assertion_faults(identity.chain, edge_document)
     issuers = tuple(_issuers(edge, edge_document, sources, faults))
     store = _store(edge, edge_document, sources, faults)
     if faults or bundle is None:

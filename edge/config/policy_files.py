@@ -4,7 +4,7 @@ what lies between them."""
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -142,6 +142,8 @@ class ServiceShape(Shape):
     max_in_flight: InFlightShape = InFlightShape()
     ejection: Ejection = EjectionShape()
     health: HealthShape | None = None
+    assertion: Annotated[Literal["subject", "request"], Expect("subject or request", "subject")] | None = None
+    """Sign who calls it, or each request; absent: neither."""
 
 
 class MatchShape(Shape):

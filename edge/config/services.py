@@ -71,6 +71,7 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
             hosts=hosts or mesh.hosts or (),
             methods=shape.methods or METHODS,
             dns=shape.dns if shape.dns is not None else (f"{name}.internal",),
+            assertion=shape.assertion,
         )
     return Grants(sound, frozenset(str(way[-1]) for way in table.ways), table.is_whole, balancing)
 

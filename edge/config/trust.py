@@ -7,12 +7,13 @@ Dates are not judged: this is a function of its arguments, and `certificates.fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge.config.document import Document, Step
@@ -66,6 +67,15 @@ def identity(edge: EdgeShape, document: Document, sources: Sources, faults: list
             faults.append(document.fault((*way, "certificate"), "certificate", *flaw))
     has_server_auth = pair.leaf is not None and ExtendedKeyUsageOID.SERVER_AUTH in _usages(pair.leaf)
     return Identity(pair.chain, pair.key, bundle, outside=True, has_server_auth=has_server_auth)
+
+
+def assertion_faults(chain: bytes, document: Document) -> Iterator[Fault]:
+    """What keeps an identity from signing assertions, which are ES256; the mini-CA's keys are all on P-256."""
+    key = _certificates(chain)[0].public_key() if chain else None
+    if key is not None and not (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"):
+        message = "services.yaml asks for assertions, and this key is not on P-256"
+        remedy = "give an identity with a P-256 key, or remove assertion: there"
+        yield document.fault(("identity", "certificate"), "certificate", message, remedy)
 
 
 def content(way: Sequence[Step], text: str, document: Document, sources: Sources, faults: list[Fault]) -> Secret | None:

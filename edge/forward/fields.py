@@ -13,6 +13,7 @@ from edge.model.decision import Admission
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer, Principal
 from edge.model.route import Route
+from edge.verify.form import percent_encoded, scopes_field
 
 HOP_BY_HOP = frozenset(
     (
@@ -85,20 +86,9 @@ _DROPPED = (
 # version 00, a non-zero trace id, a non-zero parent id (W3C Trace Context §3.2); other versions start a new trace.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
-_UNRESERVED = re.compile(r"[^!-$&-~]")
-"""Whatever is not printable ASCII, and `%` itself, so that the encoding can be undone (design §8)."""
-
 _principal_heads: dict[Principal, bytes] = {}
 _peer_heads: dict[Peer, tuple[str, bytes]] = {}
 _CACHED_HEADS_MAX = 16_384
-
-
-def _percent_encode(text: str) -> bytes:
-    if text.isascii() and _UNRESERVED.search(text) is None:
-        return text.encode("ascii")
-    return _UNRESERVED.sub(
-        lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8", "surrogatepass")), text
-    ).encode("ascii")
 
 
 def _principal_head(principal: Principal) -> bytes:
@@ -108,11 +98,10 @@ def _principal_head(principal: Principal) -> bytes:
         if principal.is_anonymous:
             head = b""
         else:
-            scopes = b" ".join(sorted(map(_percent_encode, principal.scopes)))
             head = b"x-auth-subject: %b\r\nx-auth-issuer: %b\r\nx-auth-scopes: %b\r\n" % (
-                _percent_encode(principal.subject),
-                _percent_encode(principal.issuer),
-                scopes,
+                percent_encoded(principal.subject),
+                percent_encoded(principal.issuer),
+                scopes_field(principal.scopes),
             )
         if len(_principal_heads) >= _CACHED_HEADS_MAX:
             _principal_heads.clear()
@@ -169,6 +158,12 @@ def upstream_path(route: Route, path: str) -> str:
     return path
 
 
+def upstream_target(route: Route, request: Request) -> bytes:
+    """Path and query as the upstream gets them."""
+    target = upstream_path(route, request.path).encode("ascii")
+    return b"%b?%b" % (target, request.raw_query) if request.has_query else target
+
+
 def request_head(admission: Admission, request: Request, peer: Peer, decision_id: str, trace_hex: bytes) -> bytes:
     """The whole head in wire form of HTTP/1.1, with the framing that the request's body will have.
 
@@ -199,11 +194,10 @@ def request_head(admission: Admission, request: Request, peer: Peer, decision_id
 
 def _passed(request: Request, route: Route) -> bytes:
     """Request line and what the client sent that may pass: all that depends on the request and its route alone."""
-    target = upstream_path(route, request.path).encode("ascii")
-    if request.has_query:
-        target = b"%b?%b" % (target, request.raw_query)
     line = b"%b %b HTTP/1.1\r\nhost: %b\r\n"
-    parts = [line % (request.method.encode("ascii"), target, request.authority.encode("ascii"))]
+    parts = [
+        line % (request.method.encode("ascii"), upstream_target(route, request), request.authority.encode("ascii"))
+    ]
     dropped = _DROPPED
     if any(name == b"connection" for name, _ in request.fields):
         dropped = _DROPPED | nominated(request.fields)

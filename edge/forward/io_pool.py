@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edge.errors import Shedding, UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
+from edge.forward.assertion import Assertions
 from edge.forward.balance import BalanceSettings
 from edge.forward.endpoint import Address, Endpoint
 from edge.forward.fleet import Fleet
@@ -81,12 +82,14 @@ class UpstreamTrust:
 
     generation: int
     digest: bytes
-    """Of our chain, key and their anchors: equal means that nothing changed, and connections may live on."""
+    """Of our chain, key, their anchors and whether we sign: equal means that nothing changed, and connections may live on."""
     context: ssl.SSLContext
     anonymous: ssl.SSLContext
     """The same belief, but nothing shown: for the probe."""
     verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
     """(handshake, expected SPIFFE ID) → what was proven."""
+    assertions: Assertions | None = None
+    """What it signs by the same key for services that ask for it; None: none does."""
 
 
 class Pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from edge.model.http import RawField
 from edge.model.websocket import DEFAULT_BOUNDS, WebSocketBounds
@@ -63,6 +64,8 @@ class Upstream:
     timeout_s: float = 10.0
     is_local: bool = False
     """It is the application in this process (`Gateway.application`): nobody is dialled."""
+    assertion: Literal["subject", "request"] | None = None
+    """What is signed for the service: who calls it, or this one request (`forward/assertion`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

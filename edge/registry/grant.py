@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from edge.model.route import PathPattern, Segment, Wildcard
 
@@ -34,6 +35,8 @@ class Grant:
     methods: tuple[str, ...]
     dns: tuple[str, ...]
     """DNS names that its certificates may hold; for issuing only."""
+    assertion: Literal["subject", "request"] | None = None
+    """Whether what it is sent is signed, and about what."""
 
     def covers(self, pattern: PathPattern) -> bool:
         """Whether every path that `pattern` can match is matched by one of `may_serve`."""

@@ -24,6 +24,15 @@ def test_grant_narrows_hosts_methods_and_names() -> None:
     assert (grant.hosts, grant.methods, grant.dns) == (("api.example.com",), ("GET", "POST"), ())
 
 
+@pytest.mark.parametrize("mode", ["subject", "request", None])
+def test_a_service_asks_for_assertions_and_its_routes_know(mode: str | None) -> None:
+    more = f", assertion: {mode}" if mode else ""
+    text = f'services: {{orders: {{may_serve: ["/orders/**"], methods: [GET, POST]{more}}}}}'
+    config = parse(sources(policies={"services.yaml": text}))
+    assert config.grants[0].assertion == mode
+    assert config.routes[0].upstream.assertion == mode
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
@@ -51,6 +60,14 @@ def test_grant_narrows_hosts_methods_and_names() -> None:
         (
             'x: {may_serve: [/a], dns: ["*.internal"]}',
             "2:30: wrong-value: services.x.dns[0]: expected a lower-case DNS name",
+        ),
+        (
+            "x: {may_serve: [/a], assertion: yes}",
+            "2:35: wrong-value: services.x.assertion: expected subject or request",
+        ),
+        (
+            "x: {may_serve: [/a], assertion: false}",
+            "2:35: wrong-value: services.x.assertion: expected subject or request",
         ),
         (
             "x: {may_serve: [/a], mayServe: [/b]}",

@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge.config.parse import parse
 from tests.edge.config.house import EDGE, faults, sources
+from tests.edge.verify.mesh import mesh, private_pem
 
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 GATEWAY = "spiffe://mesh.internal/gw/edge"
@@ -184,3 +185,18 @@ def test_issued_identity_that_is_broken_says_which_file_to_remove() -> None:
         "state/identity/public/chain.pem:1:1: certificate: the key belongs to another certificate; "
         "remove it; edge serve issues a new one"
     )
+
+
+@pytest.mark.parametrize(("curve", "asked"), [("p384", True), ("p384", False), ("p256", True)])
+def test_assertions_need_a_key_that_signs_es256(curve: str, asked: bool) -> None:
+    key = ec.generate_private_key(ec.SECP384R1() if curve == "p384" else ec.SECP256R1())
+    leaf = mesh().leaf(GATEWAY, "gw", key=key)
+    present = files() | {"gw.pem": leaf.pem, "gw.key": private_pem(leaf)}
+    more = "assertion: subject, " if asked else ""
+    text = f'services: {{orders: {{{more}may_serve: ["/orders/**"], methods: [GET, POST]}}}}'
+    made = sources(OUTSIDE, files=present, policies={"services.yaml": text})
+    if curve == "p384" and asked:
+        (fault,) = faults(made)
+        assert fault.startswith("edge.yaml:7:25: certificate: identity.certificate: services.yaml asks")
+    else:
+        assert parse(made).grants[0].assertion == ("subject" if asked else None)
