@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from edge.accept.hypercorn_scope import Plain
 from edge.accept.hypercorn_stream import Stream, stream_of
 from edge.downstream import Shared
-from edge.errors import EdgeError, Forbidden, MalformedRequest
+from edge.errors import EdgeError, Forbidden, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.forward.asgi import AsgiApp, AsgiScope
 from edge.model.decision import Denial
@@ -347,7 +347,7 @@ class Call:
     def check_deadline(self, now_s: float) -> None:
         self._exchange.check_deadline(now_s)
         if (self._body_deadline_s and now_s > self._body_deadline_s) or self._is_behind(now_s):
-            self._exchange.on_gone()
+            self._exchange.on_gone(RuledError("deadline"))
             self.cut()
 
     def _is_behind(self, now_s: float) -> bool:

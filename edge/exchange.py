@@ -117,12 +117,12 @@ class Exchange:
             self._connection.send(b"0\r\n\r\n" if self._is_chunked else b"", is_complete=True)
             self._arm()
 
-    def on_gone(self) -> None:
-        """The downstream left; the upstream is told by the end of its connection."""
+    def on_gone(self, error: EdgeError | None = None) -> None:
+        """The downstream left, or was cut because of `error`; the upstream is told by the end of its connection."""
         if self._is_over:
             return
         if self._walk is not None:
-            self._account.close(self.request, self._walk, 499, "client-gone", None)
+            self._account.close(self.request, self._walk, 499, "client-gone", error)
         self._end()
 
     def check_deadline(self, now_s: float) -> None:

@@ -155,13 +155,13 @@ class Tunnel:
         """The client sends no more: as good as gone, since half a WebSocket is none (RFC 6455 §7.1.1)."""
         self.on_gone()
 
-    def on_gone(self) -> None:
-        """The client's connection is lost."""
+    def on_gone(self, error: RuledError | None = None) -> None:
+        """The client's connection is lost, or was cut because of `error`."""
         if self._is_over:
             return
         if self._first is None:
             self._stream.abort()
-            self._finish("client-gone", None)
+            self._finish("client-gone", error)
         else:
             self._end(Ending.LOST.value, None)
 

@@ -54,7 +54,6 @@ class Server(TCPServer):
         writer = asyncio.StreamWriter(transport, bridge, reader, loop)
         super().__init__(ASGIWrapper(app), loop, config, WorkerContext(None), LifespanState({}), reader, writer)
         self.peer = peer
-        self.bytes_out = 0
         self.has_served = False
         self.since_s = loop.time()
         """When it became idle."""
@@ -82,7 +81,6 @@ class Server(TCPServer):
 
     def write(self, data: bytes) -> None:
         if not self.writer.transport.is_closing():
-            self.bytes_out += len(data)
             self.writer.write(data)
 
     async def writable(self) -> None:

@@ -19,11 +19,16 @@ from typing import Protocol
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
 
 MAX_HEAD_BYTES = 65_536
 """An answer's head above this is an error: 64 KiB is more than twice what browsers accept."""
+
+NARROW_BYTES = 524_288
+"""Read in small pieces on each connection, before large ones: more than finds room on its way to a client that takes nothing
+(each side's kernel, and ours)."""
 
 MAX_FIELDS = 256
 """Of an answer; twice what a request may have."""
@@ -137,6 +142,8 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._head_bytes:
                 self._is_plain = data.startswith(b"HTTP/1.1 ")
             self._head_bytes += len(data)
+        elif self._narrow_bytes > 0:
+            self._count_taken(len(data))
         try:
             self._parser.feed_data(data)
             if is_head and self._head_bytes > MAX_HEAD_BYTES:
@@ -160,6 +167,12 @@ class UpstreamConnection(asyncio.Protocol):
             if self.answer_ended:
                 self._finish(receiver)
 
+    def _count_taken(self, count: int) -> None:
+        """Of answers that do not come in one read: whose client takes so much of one is given it in larger pieces."""
+        self._narrow_bytes -= count
+        if self._narrow_bytes <= 0 and self.transport is not None:
+            widen(self.transport)
+
     def eof_received(self) -> bool:
         self._is_closed_properly = True  # the TLS loops call this for close_notify only, never for a bare FIN
         return False
@@ -167,6 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         was_waiting, self.receiver = self.receiver, None
         self.is_closed = True
+        self.transport = None  # this object and its parser refer to each other, and its TLS holds far more than they do
         # RFC 9112 §9.8: without the closing alert anybody on the network may have ended the answer.
         is_end = self._is_delimited_by_close and not self.answer_ended and self._is_closed_properly
         if was_waiting is not None and is_end:
@@ -197,6 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
     # -- llhttp ---------------------------------------------------------------------------------
 
     _is_delimited_by_close = False
+    _narrow_bytes = NARROW_BYTES
 
     def on_message_begin(self) -> None:
         if self.answer_ended:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -34,11 +33,6 @@ from edge.model.route import Upstream
 from pki.errors import SvidRejected
 from pki.svid import Revoked, VerifiedSvid
 
-RECEIVE_BYTES = 65_536
-"""Of an answer in the kernel (which doubles it), and so of one read of it: a client that takes nothing makes us hold as much,
-and to copy more at once costs a long answer twice the CPU."""
-READ_AHEAD_BYTES = 16_384
-"""Of an answer that is read and not decrypted yet, because its client does not take what came before."""
 MAX_IDLE_PER_KEY = 256
 MAX_AGE_S = 3600.0
 """A connection is not reused longer than this, nor past the peer's certificate: then a new handshake proves it again."""
@@ -215,8 +209,6 @@ class Pool:
         transport, connection = await dial(
             address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone)
         )
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        transport.set_read_buffer_limits(high=READ_AHEAD_BYTES)  # type: ignore[attr-defined]
         is_believed = False
         try:
             handshake, where = transport.get_extra_info("ssl_object"), (upstream.spiffe_id, address)

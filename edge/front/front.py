@@ -44,8 +44,9 @@ class Connection(asyncio.Protocol):
         """What is kept for this client: of answers that it does not take, of requests that were not read yet."""
         return 0
 
-    def cut_late(self) -> None:
-        """It had its time, or holds what others need."""
+    def cut_late(self, rule: str) -> None:
+        """It had its time (`deadline`), holds what others need (`held-bytes`), or was `revoked`: the log of a request under
+        way says which."""
         self.cut()
 
 
@@ -127,7 +128,7 @@ class Front:
             if bytes_too_many <= 0:
                 return
             bytes_too_many -= connection.waiting_bytes()
-            connection.cut_late()
+            connection.cut_late("held-bytes")
 
     def begin_retire(self) -> None:
         """Another process takes the new connections: whoever is answered here from now on is told to connect anew.

@@ -18,6 +18,8 @@ from edge.front.proof import Doorkeeper
 _BACKLOG = 4096
 _AT_ONCE = 64
 """Connections accepted in one turn of the loop; others are served in between."""
+_UNSENT_BYTES = 131_072
+"""Of an answer in the kernel that the client has no room for yet; what is on its way to it comes on top."""
 _REST_S = 0.5
 """When there is no descriptor left: those of somebody else's connection come back, and the kernel queues meanwhile."""
 
@@ -36,6 +38,8 @@ class Gate:
         self._loop = front.shared.loop
         self._is_closed = False
         listening.setblocking(False)
+        # Its connections inherit it. Else the kernel takes megabytes of an answer that its client does not (tcp(7)).
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listening.listen(_BACKLOG)
         self._watch()
 

@@ -17,13 +17,13 @@ import asyncio
 from functools import partial
 
 from edge.accept.peer import alpn_of, peer_of
-from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, UriTooLong
+from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, RuledError, UriTooLong
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.message import Message
 from edge.front.websocket import take_over
-from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, drop_untaken, request_line_error, untaken_bytes
+from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error, reset, taken_bytes, untaken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.request import MAX_TARGET_BYTES, build
 from edge.parse.websocket import requested
@@ -42,7 +42,7 @@ class Http1(Connection):
     __slots__ = (
         "_consuming", "_deadline_s", "_exchange", "_front", "_in_body", "_is_answered", "_is_chunked_answer",
         "_is_closing", "_is_read_paused", "_is_reading_head", "_is_write_paused", "_keep_alive", "_message",
-        "_out", "_pending", "_protocol", "_transport", "_untaken_bytes", "_write_deadline_s", "peer",
+        "_out", "_pending", "_protocol", "_taken_bytes", "_transport", "_write_deadline_s", "peer",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -61,7 +61,7 @@ class Http1(Connection):
         self._is_write_paused = False
         self._is_answered = False
         self._protocol = "1.1"
-        self._untaken_bytes = 0
+        self._taken_bytes = 0
         self._deadline_s = 0.0
         self._write_deadline_s = 0.0
 
@@ -113,7 +113,7 @@ class Http1(Connection):
         """From now on the client has to take what is written, or be cut."""
         front = self._front
         self._write_deadline_s = front.shared.loop.time() + front.deadlines.write_s
-        self._untaken_bytes = untaken_bytes(self._transport)
+        self._taken_bytes = taken_bytes(self._transport)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class Http1(Connection):
     def cut(self) -> None:
         self._is_closing = True
         self._exchange = None
-        self._transport.abort()
+        reset(self._transport)
 
     # -- between requests -----------------------------------------------------------------------
 
@@ -382,17 +382,17 @@ class Http1(Connection):
             self._exchange.check_deadline(now_s)
         if self._deadline_s and now_s > self._deadline_s:
             if self._is_closing:
-                if not (self._untaken_bytes and self._is_taken_in_time(now_s)):
-                    self.cut_late()
+                if not (untaken_bytes(self._transport) and self._is_taken_in_time(now_s)):
+                    self.cut_late("deadline")
             elif self._is_resting and untaken_bytes(self._transport):
                 self._deadline_s = now_s + self._front.deadlines.idle_s  # it rests when it has read its answer
                 if not self._write_deadline_s:
                     self._await_reader()
             else:
-                self.cut_late()
+                self.cut_late("deadline")
         elif self._write_deadline_s and now_s > self._write_deadline_s and not self._is_taken_in_time(now_s):
-            if self._untaken_bytes or self._is_write_paused:
-                self.cut_late()
+            if self._is_write_paused or untaken_bytes(self._transport):
+                self.cut_late("deadline")
             else:
                 self._write_deadline_s = 0.0
 
@@ -404,17 +404,13 @@ class Http1(Connection):
     def _is_taken_in_time(self, now_s: float) -> bool:
         """Whether the client took its answer at the least rate or better since this was asked last."""
         if now_s <= self._write_deadline_s:
-            return bool(untaken_bytes(self._transport))
+            return True
         deadlines = self._front.deadlines
-        before, self._untaken_bytes = self._untaken_bytes, untaken_bytes(self._transport)
+        before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
         self._write_deadline_s = now_s + deadlines.write_s
-        return before - self._untaken_bytes >= deadlines.least_bytes_per_s * deadlines.write_s
+        return self._taken_bytes - before >= deadlines.least_bytes_per_s * deadlines.write_s
 
-    def cut_late(self) -> None:
-        """A deadline of the connection itself has passed."""
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.on_gone()
-        if untaken_bytes(self._transport):
-            drop_untaken(self._transport)
+    def cut_late(self, rule: str) -> None:
+        if self._exchange is not None:
+            self._exchange.on_gone(RuledError(rule))
         self.cut()

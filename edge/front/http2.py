@@ -23,7 +23,7 @@ from edge.front.http2_roles import AnsweringStream
 from edge.front.http2_session import Session
 from edge.front.http2_stream import Stream, ending_for
 from edge.front.http2_unended import UnendedRequest
-from edge.front.wire import untaken_bytes
+from edge.front.wire import reset, taken_bytes
 from edge.model.http import RawField, Request
 from edge.parse.http2 import translate
 from edge.parse.request import build
@@ -317,7 +317,12 @@ class Http2(Connection):
 
     def cut(self) -> None:
         self._is_closing = True
-        self._transport.abort()
+        reset(self._transport)
+
+    def cut_late(self, rule: str) -> None:
+        for stream in list(self.session.streams.values()):
+            stream.cut_late(rule)
+        self.cut()
 
     # -- deadlines ------------------------------------------------------------------------------
 
@@ -330,7 +335,7 @@ class Http2(Connection):
         elif self._is_stuck(now_s):
             self._close(Code.ENHANCE_YOUR_CALM)
         elif self._is_behind(now_s):
-            self.cut()
+            self.cut_late("deadline")
         elif not self.session.streams:
             self._check_idle(now_s)
 
@@ -363,6 +368,6 @@ class Http2(Connection):
         if self._write_deadline_s and now_s <= self._write_deadline_s:
             return False
         deadlines = self.front.deadlines
-        before, self._taken_bytes = self._taken_bytes, self.bytes_out - untaken_bytes(self._transport)
+        before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
         is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
         return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edge.errors import MalformedRequest
+from edge.errors import MalformedRequest, RuledError
 from edge.front.frames import Code
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer
@@ -47,6 +47,9 @@ class OpenStream(Protocol):
     def check_deadline(self, now_s: float) -> None:
         """Cut what is past its deadline."""
 
+    def cut_late(self, rule: str) -> None:
+        """The client had its time, or holds what others need."""
+
 
 class Shell(Protocol):
     """Who has the connection."""
@@ -68,7 +71,7 @@ class Handler(Protocol):
 
     def on_body_end(self) -> None: ...
 
-    def on_gone(self) -> None: ...
+    def on_gone(self, error: RuledError | None = None) -> None: ...
 
     def pause_answer(self, *, is_paused: bool) -> None: ...
 

@@ -6,7 +6,7 @@ What is held is bounded both ways: a body by the window, which opens again only 
 
 from __future__ import annotations
 
-from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest
+from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.front import frames
 from edge.front.frames import Code
@@ -322,9 +322,14 @@ class Stream:
             self._handler.check_deadline(now_s)
         is_late = self._body_deadline_s and now_s > self._body_deadline_s
         if not self.is_over and (is_late or self._is_behind(now_s)):
+            self.cut_late("deadline")
+
+    def cut_late(self, rule: str) -> None:
+        """The client had its time, or holds what others need."""
+        if not self.is_over:
             self.ending = self.ending or Code.CANCEL
             if self._handler is not None:
-                self._handler.on_gone()
+                self._handler.on_gone(RuledError(rule))
             self.cut()
 
     def _is_behind(self, now_s: float) -> bool:

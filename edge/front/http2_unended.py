@@ -78,6 +78,10 @@ class UnendedRequest:
         if now_s > self._until_s:
             self._ask_to_stop()
 
+    def cut_late(self, rule: str) -> None:
+        """Nothing that could be recorded: its exchange has its record."""
+        self._ask_to_stop()
+
     def _ask_to_stop(self) -> None:
         self._wire.session.cancel(self.stream_id, Code.NO_ERROR)
         self._wire.gone()

@@ -13,7 +13,7 @@ from edge.accept.hypercorn_tls import App, Server, hypercorn_config
 from edge.accept.peer import peer_of
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
-from edge.front.wire import untaken_bytes
+from edge.front.wire import reset, taken_bytes
 
 _CONFIG = hypercorn_config()
 
@@ -48,7 +48,7 @@ class HypercornHttp2(Connection):
         self._server.leave()
 
     def cut(self) -> None:
-        self._transport.abort()
+        reset(self._transport)
 
     def check_deadline(self, now_s: float) -> None:
         front, server = self._front, self._server
@@ -73,6 +73,6 @@ class HypercornHttp2(Connection):
         if self._write_deadline_s and now_s <= self._write_deadline_s:
             return False
         deadlines = self._front.deadlines
-        before, self._taken_bytes = self._taken_bytes, self._server.bytes_out - untaken_bytes(self._transport)
+        before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
         is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
         return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s

@@ -76,7 +76,7 @@ def revoke(front: Front, revoked: Revoked) -> int:
         error = CredentialRejected("revoked", connection.peer.spiffe_id or "")
         account = Account(front.shared, connection.peer, front.gateway.bundle_hash)
         account.close(None, None, BAD_CERTIFICATE, row_of(error).reason, error)
-        connection.cut_late()  # a request under way is told that its client left
+        connection.cut_late("revoked")
     return len(resting)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from edge.errors import RuledError
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
-from edge.front.wire import answer_head, untaken_bytes
+from edge.front.wire import answer_head, reset, taken_bytes
 from edge.model.http import RawField
 from edge.model.identity import Peer
 from edge.model.websocket import accept_of
@@ -26,7 +27,6 @@ class WebSocket(Connection):
         "_front",
         "_is_ended",
         "_out",
-        "_sent_bytes",
         "_taken_bytes",
         "_transport",
         "_tunnel",
@@ -40,7 +40,7 @@ class WebSocket(Connection):
         self.peer = peer
         self._tunnel = tunnel
         self._out: list[bytes] = []
-        self._sent_bytes = self._taken_bytes = 0
+        self._taken_bytes = 0
         self._write_deadline_s = self._close_by_s = 0.0
         self._is_ended = False
         front.connections.add(self)
@@ -71,7 +71,7 @@ class WebSocket(Connection):
 
     def pause_writing(self) -> None:
         self._write_deadline_s = self._front.shared.loop.time() + self._front.deadlines.write_s
-        self._taken_bytes = self._sent_bytes - untaken_bytes(self._transport)
+        self._taken_bytes = taken_bytes(self._transport)
         self._tunnel.pause_answer(is_paused=True)
 
     def resume_writing(self) -> None:
@@ -87,9 +87,7 @@ class WebSocket(Connection):
     def flush(self) -> None:
         out, self._out = self._out, []
         if out and not self._transport.is_closing():
-            data = b"".join(out)
-            self._sent_bytes += len(data)
-            self._transport.write(data)
+            self._transport.write(b"".join(out))
         if self._is_ended and not self._close_by_s:
             self._close_by_s = self._front.shared.loop.time() + self._front.deadlines.linger_s
             self._transport.close()
@@ -106,7 +104,11 @@ class WebSocket(Connection):
             self._transport.resume_reading()
 
     def cut(self) -> None:
-        self._transport.abort()
+        reset(self._transport)
+
+    def cut_late(self, rule: str) -> None:
+        self._tunnel.on_gone(RuledError(rule))
+        self.cut()
 
     # -- of the front ---------------------------------------------------------------------------
 
@@ -119,10 +121,10 @@ class WebSocket(Connection):
                 self.cut()
         elif self._write_deadline_s and now_s > self._write_deadline_s:
             deadlines = self._front.deadlines
-            before, self._taken_bytes = self._taken_bytes, self._sent_bytes - untaken_bytes(self._transport)
+            before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
             self._write_deadline_s = now_s + deadlines.write_s
             if self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s:
-                self.cut()
+                self.cut_late("deadline")
 
 
 def take_over(

@@ -6,7 +6,7 @@ that a WebSocket would have had; a reset is its loss.
 
 from __future__ import annotations
 
-from edge.errors import EdgeError, MalformedRequest
+from edge.errors import EdgeError, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.front.http2_stream import Stream, ending_for
 from edge.model.http import RawField
@@ -67,8 +67,8 @@ class _Call:
         else:
             self._exchange.refuse(MalformedRequest("websocket-request"))
 
-    def on_gone(self) -> None:
-        (self._tunnel or self._exchange).on_gone()
+    def on_gone(self, error: RuledError | None = None) -> None:
+        (self._tunnel or self._exchange).on_gone(error)
 
     def pause_answer(self, *, is_paused: bool) -> None:
         (self._tunnel or self._exchange).pause_answer(is_paused=is_paused)

@@ -38,6 +38,7 @@ from edge.serve.admin import Admin
 from edge.serve.alarm import UpstreamAlarm
 from edge.serve.ca_client import CaClient
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
+from edge.serve.heap import Heap
 from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
@@ -52,10 +53,8 @@ from pki.svid import Revoked
 _KEYS_AT_START_S = 3.0
 _KEYS_AT_RELOAD_S = 0.5
 """How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
-_FLUSH_S = 1.0
-_KEY_SETS_S = 5.0
-_BEAT_S, _SHOW_S = 2.0, 1.0
-_SWEEP_POOL_S = 5.0
+_FLUSH_S, _KEY_SETS_S, _SWEEP_POOL_S = 1.0, 5.0, 5.0
+_BEAT_S, _SHOW_S, _HEAP_S = 2.0, 1.0, 2.0
 RETIRE_S = 5.0
 """How long clients may go on using their connections while each answer tells them to leave."""
 FINISH_S = 600.0
@@ -196,6 +195,7 @@ class Serving:
         self._timers.every(INSTANCES_S, "instances", self._checks.turn)
         self._timers.every(LOOK_S, "revocation", self._revocations.look)
         self._timers.every(_SHOW_S, "gauges", self._show)
+        self._timers.every(_HEAP_S, "heap", Heap().give_back)
         self._show()
 
     def _open_public(self, public: PublicListener) -> Gate:

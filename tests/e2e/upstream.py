@@ -55,6 +55,8 @@ class Upstream:
         self.reads = threading.Event()
         """Cleared: whatever is sent is left in the socket."""
         self.reads.set()
+        self.patience_s = 20.0
+        """How long it waits at a gate, for the gateway to take a write, or to say something."""
         self.start()
 
     def _secured(self, connection: socket.socket) -> socket.socket:
@@ -104,7 +106,7 @@ class Upstream:
             with self._secured(connection) as tls:
                 self.connections += 1
                 self._open.add(tls)
-                tls.settimeout(20)
+                tls.settimeout(self.patience_s)
                 buffer = b""
                 while self.reads.wait(20) and (piece := tls.recv(65536)):
                     with self._lock:
@@ -148,7 +150,7 @@ class Upstream:
 
     def _may_go_on(self, gate: threading.Event, tls: socket.socket) -> bool:
         """False when the gateway hung up before the gate opened."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + self.patience_s
         while not gate.wait(0.01) and time.monotonic() < end:
             if select.select([tls], [], [], 0)[0]:
                 self.given_up.release()

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from edge.accept.shed import ShedSettings
+from edge.errors import RuledError
 from edge.front.http2_stream import Stream
 from edge.model.http import RawField
 from tests.e2e.whole_gateway import eventually
@@ -313,7 +314,7 @@ class Echo:
         self._stream.send_end()
         self._stream.flush()
 
-    def on_gone(self) -> None:
+    def on_gone(self, error: RuledError | None = None) -> None:
         self._seen.append("gone")
 
     def pause_answer(self, *, is_paused: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.whole_gateway import eventually
-from tests.wire.rig import GET, HEAD, OK, Client, Rig, refused
+from tests.wire.rig import GET, HEAD, OK, Client, Rig, client_context, refused
 
 POST = b"POST /orders/x HTTP/1.1\r\n" + HEAD
 BIG = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 20) + bytes(1 << 20)
@@ -276,3 +278,19 @@ def test_nobody_outside_writes_on_stderr(rig: Rig) -> None:
     assert not [
         line for line in rig.gateway.lines if "eof_received" in line or "internal" in line or "unexpected" in line
     ]
+
+
+def test_an_answer_that_breaks_off_is_not_left_to_the_kernel_C4(rig: Rig) -> None:
+    """A client that reads nothing learns of the end all the same: nobody keeps what it has not taken."""
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + bytes(60_000) + b"CUT"]
+    context = client_context(rig.gateway, "http/1.1")
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", rig.gateway.public))
+        with context.wrap_socket(raw, server_hostname="localhost") as tls:
+            tls.sendall(GET)
+            watch = select.poll()
+            watch.register(tls.fileno(), 0)  # errors and hang-ups only
+            assert watch.poll(5000)
+    leaf = leaf_where(rig, **{"rule.id": "upstream-truncated"})
+    assert leaf["event.reason"] == "upstream-protocol"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, UpstreamConnection
+from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, NARROW_BYTES, UpstreamConnection
+from edge.forward.io_dial import RECEIVE_BYTES
 from edge.model.http import RawField
 
 Event = tuple[object, ...]
@@ -16,8 +18,8 @@ Event = tuple[object, ...]
 class Wire(asyncio.Transport):
     """The upstream's socket."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, extra: dict[str, object] | None = None) -> None:
+        super().__init__(extra)
         self.written = b""
         self.aborted = False
         self.reading = True
@@ -313,3 +315,26 @@ def test_an_aborted_exchange_hears_nothing_more() -> None:
     case.connection.abort()
     case.connection.connection_lost(None)
     assert case.heard.events == []
+
+
+def test_a_connection_that_is_gone_holds_its_transport_no_longer() -> None:
+    """It and its parser refer to each other; without the collector, what TLS holds for the transport is free at once."""
+    case = Case().receive(OK)
+    case.connection.connection_lost(None)
+    assert case.connection.transport is None
+    case.connection.abort()
+    assert not case.wire.aborted
+
+
+def test_only_a_connection_whose_clients_take_long_answers_takes_in_more_at_once_C4() -> None:
+    """What a client does not take is held several times over, in pieces of one read."""
+    case = Case()
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        case.wire = Wire(extra={"socket": raw})
+        case.connection.connection_made(case.wire)
+        case.receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * NARROW_BYTES))
+        case.receive(bytes(NARROW_BYTES - 1), pieces=64)
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 16_384
+        case.receive(b"x")
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BYTES

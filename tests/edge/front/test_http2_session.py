@@ -60,6 +60,8 @@ class FakeStream:
     def check_deadline(self, now_s: float) -> None:
         """It has none."""
 
+    def cut_late(self, rule: str) -> None: ...
+
 
 class Played:
     """A session with its shell, which opens every stream and remembers nothing."""
