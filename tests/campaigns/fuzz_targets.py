@@ -29,7 +29,7 @@ from pki.errors import PkiError
 from pki.spiffe import SpiffeId
 from pki.svid import verify
 from pki.tlog import checkpoint, note, proof, tiles
-from tests.campaigns import fuzz_connections
+from tests.campaigns import fuzz_assertion, fuzz_connections
 from tests.edge.accept import test_client_hello as hello
 from tests.edge.authn import simulator
 from tests.edge.authn.simulator import MINTER, PEER, materials, request
@@ -359,6 +359,7 @@ TARGETS = {
             _claims_seeds,
             (b'"exp":', b'"aud":', b"[", b"{", b"1e999", b"null", b"\\u0000", b'"kty":"EC"'),
         ),
+        Target("assertion", fuzz_assertion.run, fuzz_assertion.seeds, fuzz_assertion.WORDS),
         Target(
             "yaml",
             run_yaml,
