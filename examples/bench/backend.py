@@ -1,5 +1,6 @@
 """A service that costs little beside what is measured: `/json` is 1 KiB, `/100k.bin` and `/10m.bin` are what they say, a POST
-is read and thanked for. mTLS, HTTP/1.1: `python -m examples.bench.backend IDENTITY` says its port on stdout."""
+is read and thanked for. mTLS (plain without an identity, as behind a sidecar), HTTP/1.1: `python -m examples.bench.backend
+IDENTITY` says its port on stdout."""
 
 from __future__ import annotations
 
@@ -47,16 +48,21 @@ class Backend(asyncio.Protocol):
             self._transport.write(body)
 
 
-async def main(identity: Path) -> None:
+def mutual(identity: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
     context.load_verify_locations(identity / "bundle.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0
+    return context
+
+
+async def main(identity: Path | None) -> None:
+    context = mutual(identity) if identity is not None else None
     server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1])))
+    uvloop.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
