@@ -71,11 +71,39 @@ class ClientTrust:
         return proven
 
 
+@dataclass(slots=True, eq=False)
+class _Proof:
+    """What a chain proved once. Signatures do not age; from when until when it holds, and whether it was revoked since, is
+    asked at each request."""
+
+    principal: Principal
+    leaf_sha256: bytes
+    certificates: tuple[tuple[bytes, int], ...]
+    from_ns: int
+    until_ns: int
+
+    def holds(self, trust: ClientTrust, now_ns: int) -> bool:
+        """False: prove it again, and that says why it does not."""
+        if not self.from_ns <= now_ns < self.until_ns:
+            return False
+        now = datetime.fromtimestamp(now_ns / _NS, UTC)
+        revoked = trust.revoked(now)
+        if revoked is None or any(named in revoked for named in self.certificates):
+            return False
+        try:
+            trust.check_issued(self.leaf_sha256, now)
+        except SvidRejected:
+            return False
+        return True
+
+
 class MtlsMethod:
-    """`auth: [mtls]` of a control route."""
+    """`auth: [mtls]` of a control route, and of a sidecar."""
 
     def __init__(self, materials: Materials) -> None:
         self._trust = materials.client_trust
+        # By the chain as it was presented; dies with the trust it was held against. Owner: this object.
+        self._proofs: Recent[tuple[bytes, ...], _Proof] = Recent(_REMEMBERED)
         # The same principal for the same leaf, because decisions are remembered by the object. Owner: this object.
         self._principals: Recent[bytes, Principal] = Recent(_REMEMBERED)
 
@@ -83,12 +111,21 @@ class MtlsMethod:
         """Raises: CredentialRejected."""
         if not peer.chain or self._trust is None:
             return NOT_PRESENT
-        proven = self._trust.prove(peer.chain, now_ns)
+        proof = self._proofs.find(peer.chain)
+        if proof is None or not proof.holds(self._trust, now_ns):
+            proof = self._prove(peer.chain, self._trust, now_ns)
+        return proof.principal
+
+    def _prove(self, chain: tuple[bytes, ...], trust: ClientTrust, now_ns: int) -> _Proof:
+        proven = trust.prove(chain, now_ns)
         principal = self._principals.find(proven.leaf_sha256)
         if principal is None:
             principal = Principal(method="mtls", issuer="", subject=str(proven.spiffe_id))
             self._principals.put(proven.leaf_sha256, principal)
-        return principal
+        until_ns = int(proven.not_after.timestamp()) * _NS
+        proof = _Proof(principal, proven.leaf_sha256, proven.certificates, now_ns, until_ns)
+        self._proofs.put(chain, proof)
+        return proof
 
     def remembers(self, raw_authorization: bytes) -> bool:
         """A certificate is in no field."""

@@ -124,14 +124,28 @@ def set_up(home: Path, stack: ExitStack, *, with_sidecar: bool) -> int | None:
 
 
 def issued(home: Path, service: str) -> Path:
-    script = [sys.executable, ROOT / "scripts" / "issue-cert.py", service, "-c", home / "edge.yaml", "--quiet"]
+    script: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts" / "issue-cert.py",
+        service,
+        "-c",
+        home / "edge.yaml",
+        "--quiet",
+    ]
     subprocess.run(script, cwd=ROOT, check=True, capture_output=True)
     return home / "state" / "issued" / service
 
 
 def attach(home: Path, port: int, stack: ExitStack) -> tuple[int, int]:
     """A sidecar in a session of its own; → pid, and port."""
-    options = ["--listen", "127.0.0.1:0", "--identity", issued(home, "attached"), "--state", home / "sidecar"]
+    options: list[str | Path] = [
+        "--listen",
+        "127.0.0.1:0",
+        "--identity",
+        issued(home, "attached"),
+        "--state",
+        home / "sidecar",
+    ]
     process, found = ready([*EDGE, "attach", "attached", "--to", f"http://127.0.0.1:{port}", *options], "attach", home)
     stack.callback(process.wait, 20)
     stack.callback(process.terminate)

@@ -133,3 +133,34 @@ def test_a_certificate_that_our_authority_s_record_does_not_know_is_rejected(for
     leaf = forge.make(Sketch(), forge.issuer)
     with pytest.raises(CredentialRejected, match="not-in-issuance-record"):
         method(replace(trust, check_issued=check)).authenticate(REQUEST, peer(leaf), NOW_NS)
+
+
+def test_a_certificate_that_leaves_the_record_under_an_open_connection_is_rejected(
+    forge: Forge, trust: ClientTrust
+) -> None:
+    known = [True]
+
+    def check(leaf_sha256: bytes, now: datetime) -> None:
+        if not known[0]:
+            raise SvidRejected("not-in-issuance-record")
+
+    chosen, client = method(replace(trust, check_issued=check)), peer(forge.make(Sketch(), forge.issuer))
+    assert chosen.authenticate(REQUEST, client, NOW_NS) is not NOT_PRESENT
+    known[0] = False
+    with pytest.raises(CredentialRejected, match="not-in-issuance-record"):
+        chosen.authenticate(REQUEST, client, NOW_NS)
+
+
+def test_what_was_proven_is_proven_again_when_the_clock_goes_back(forge: Forge, trust: ClientTrust) -> None:
+    chosen, client = method(trust), peer(forge.make(Sketch(), forge.issuer))
+    assert chosen.authenticate(REQUEST, client, NOW_NS) is not NOT_PRESENT
+    with pytest.raises(CredentialRejected, match="not-yet-valid"):
+        chosen.authenticate(REQUEST, client, NOW_NS - 2 * 3600 * 1_000_000_000)
+
+
+def test_of_a_role_those_that_are_named_may_call_and_no_others(forge: Forge, trust: ClientTrust) -> None:
+    named = replace(trust, ids=frozenset(("spiffe://mesh.internal/svc/orders",)))
+    assert method(named).authenticate(REQUEST, peer(forge.make(Sketch(), forge.issuer)), NOW_NS) is not NOT_PRESENT
+    other = peer(forge.make(Sketch(uris=("spiffe://mesh.internal/svc/billing",)), forge.issuer))
+    with pytest.raises(CredentialRejected, match=r"^spiffe-id: "):
+        method(named).authenticate(REQUEST, other, NOW_NS)
