@@ -27,7 +27,7 @@ from edge.audit.recorder import Recorder
 from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
 from edge.authn.mtls import ClientTrust
-from edge.authz import policies, schema
+from edge.authz import policies
 from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
 from edge.config.settings import Config, Identity, PublicListener
@@ -53,7 +53,7 @@ from pki.errors import SvidRejected
 from pki.io_issuance import IssuanceRecord
 from pki.io_status import STATUS
 from pki.known_status import KnownStatus
-from pki.spiffe import SpiffeId
+from pki.spiffe import ROLES, SpiffeId
 from pki.svid import VerifiedSvid, verify
 
 _CONTROL = "edge.control"
@@ -133,6 +133,7 @@ def client_trust(config: Config, shared: WorkerShared) -> ClientTrust | None:
         bundle.role_issuers,
         revoked=shared.status.revoked,
         check_issued=_check_issued(config.identity, bundle, shared.issuances, config.trust_domain),
+        roles=frozenset(ROLES),
     )
 
 
@@ -165,7 +166,7 @@ def build_control(
     routes = [_control_route(row) for row in rows]
     bundle = policies.compile(
         [PolicySource(f"built-in {listener}", row.policy.encode("ascii")) for row in rows],
-        schema=PolicySource("built-in", schema.TEXT.encode("ascii")),
+        schema=None,
         services={**services, _CONTROL: _CONTROL_ID},
         routes=routes,
     )

@@ -52,6 +52,13 @@ class Renew(_Message):
     request: bytes
 
 
+class EnrolListener(_Message):
+    """The gateway that showed this certificate wants one for its public listener."""
+
+    certificate: bytes
+    request: bytes
+
+
 class SawBundle(_Message):
     """Who showed this certificate was given this bundle: PEM with role intermediates, by its SHA-256 (hex)."""
 
@@ -128,7 +135,7 @@ class StandAside(_Message):
     """Give up the authority's lock for a moment: an operator does something that needs the root's key."""
 
 
-FromWorker = Enrol | Renew | SawBundle
+FromWorker = Enrol | Renew | EnrolListener | SawBundle
 FromOperator = Hello | Issue | Refuse | MakeToken | Revoke | Show | RenewOwn | Advance | StandAside
 
 

@@ -66,15 +66,8 @@ class Desk:
         match request:
             case desk.Hello():
                 return desk.Done()
-            case desk.Enrol():
-                return self._enrol(request, now)
-            case desk.Renew():
-                issued = io_enrol.renew(authority, self.grants, request.certificate, request.request, now)
-                return self._certified(issued, now)
-            case desk.SawBundle():
-                if request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
-                    io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
-                return desk.Done()
+            case desk.Enrol() | desk.Renew() | desk.EnrolListener() | desk.SawBundle():
+                return self._from_afar(request, now)
             case desk.Issue():
                 return self._issue(request, now)
             case desk.Refuse():
@@ -106,9 +99,26 @@ class Desk:
             case desk.StandAside():
                 raise AuthorityLocked("nobody to stand aside for: the authority is not held by a gateway")
 
+    def _from_afar(self, request: desk.FromWorker, now: datetime) -> desk.Reply:
+        authority = self._authority
+        match request:
+            case desk.Enrol():
+                return self._enrol(request, now)
+            case desk.Renew():
+                issued = io_enrol.renew(authority, self.grants, request.certificate, request.request, now)
+                return self._certified(issued, now)
+            case desk.EnrolListener():
+                hosts = self.own.hosts if self.own is not None else ()
+                issued = io_enrol.enrol_listener(authority, hosts, request.certificate, request.request, now)
+                return self._certified(issued, now)
+            case desk.SawBundle():
+                if request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
+                    io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
+                return desk.Done()
+
     def is_waiting_for(self, request: desk.FromWorker | desk.FromOperator) -> bool:
         """Whether a rotation is under way that such a request may be evidence for."""
-        kinds = (desk.SawBundle, desk.Renew, desk.Enrol, desk.Issue)
+        kinds = (desk.SawBundle, desk.Renew, desk.EnrolListener, desk.Enrol, desk.Issue)
         return isinstance(request, kinds) and io_rotate.current(self._authority) is not None
 
     def advance(self, now: datetime, *, force: bool = False) -> None:

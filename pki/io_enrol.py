@@ -23,7 +23,7 @@ from pki.errors import CsrRejected, IssueRefused
 from pki.io_authority import Authority, Issued
 from pki.io_create import spki_sha256
 from pki.io_record import Issuance, Token
-from pki.issue import LEAF_LIFE, IssueRequest, IssuerRole, check_life, leaf_names, renew_at
+from pki.issue import LEAF_LIFE, IssueRequest, IssuerRole, check_life, leaf_names, renew_at, split_hosts
 from pki.spiffe import ROLES, SpiffeId
 
 TOKEN_TTL = timedelta(minutes=10)
@@ -32,6 +32,7 @@ RENEWALS_PER_HOUR = 20
 """Of one identity with as many instances; who needs more has a loop, or stole a worker (attack P39)."""
 ENROL = "est-enrol"
 _RENEW = "est-renew"
+_LISTENER = "est-listener"
 
 
 class UnknownToken(IssueRefused):
@@ -121,6 +122,34 @@ def renew(authority: Authority, grants: Grants, certificate: bytes, request: byt
     return authority.issue(IssueRequest(role, held.name, key, dns, requester=_RENEW), now)
 
 
+def enrol_listener(
+    authority: Authority, hosts: tuple[str, ...], certificate: bytes, request: bytes, now: datetime
+) -> Issued:
+    """A certificate for the public listener of the gateway that showed this certificate (DER): for `hosts`, which are those
+    of the gateway here, because clients reach whichever of the two answers.
+
+    Raises:
+        IssueRefused: not a gateway's certificate that is good now, no host is certified here (`hosts`), or it came too often.
+        CsrRejected: the request is bad.
+        NotRecorded, SelfCheckFailed: nothing was handed out.
+    """
+    held = _held(authority, certificate)
+    name = f"{held.name}-public"
+    try:
+        if held.role != "gw":
+            raise IssueRefused("role", f"{held.role}/{held.name} is not a gateway")
+        _check_good(held, now)
+        if not hosts:
+            raise IssueRefused("hosts", "the gateway with the authority certifies no host of a public listener")
+        _check_rate(authority, "edge", name, _LISTENER, now)
+    except IssueRefused as refused:
+        authority.refuse("edge", name, refused, now, requester=_LISTENER)
+        raise
+    key = _key(authority, request, "edge", name, hosts, _LISTENER, now)
+    dns, ips = split_hosts(hosts)
+    return authority.issue(IssueRequest("edge", name, key, dns, ips, requester=_LISTENER), now)
+
+
 def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: datetime) -> None:
     """Who showed this certificate was given the bundle of this sequence.
 
@@ -150,18 +179,13 @@ def _allowed(
     authority: Authority, grants: Grants, held: Issuance, certificate: bytes, now: datetime
 ) -> tuple[str, ...]:
     """The DNS names of the renewed certificate: those of the old one that are still granted. Raises: IssueRefused."""
-    if held.state != "issued":
-        raise IssueRefused("revoked", f"serial {held.serial:x} was revoked")
-    if held.not_after <= now.timestamp():
-        raise IssueRefused("expired", f"serial {held.serial:x} has ended; enrol again with a token")
+    _check_good(held, now)
     old = x509.load_der_x509_certificate(certificate)
     due = renew_at(old.not_valid_before_utc, old.not_valid_after_utc)
     active = spki_sha256(authority.signers[held.role][0].public_key()).hex()  # type: ignore[index]
     if now < due and held.issuer_sha256 == active:
         raise IssueRefused("not-due", f"renew from {due.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    with authority.record.rows() as rows:
-        if rows.requests_since(held.role, held.name, now - timedelta(hours=1), _RENEW) >= RENEWALS_PER_HOUR:
-            raise IssueRefused("too-many", f"{RENEWALS_PER_HOUR} renewals within an hour")
+    _check_rate(authority, held.role, held.name, _RENEW, now)
     names = held.names[1:]
     if held.role != "svc":
         return names
@@ -169,6 +193,19 @@ def _allowed(
     if granted is None:
         raise IssueRefused("unknown-service", f"{held.name} is not granted any more")
     return tuple(name for name in names if name in granted)
+
+
+def _check_good(held: Issuance, now: datetime) -> None:
+    if held.state != "issued":
+        raise IssueRefused("revoked", f"serial {held.serial:x} was revoked")
+    if held.not_after <= now.timestamp():
+        raise IssueRefused("expired", f"serial {held.serial:x} has ended; enrol again with a token")
+
+
+def _check_rate(authority: Authority, role: str, name: str, requester: str, now: datetime) -> None:
+    with authority.record.rows() as rows:
+        if rows.requests_since(role, name, now - timedelta(hours=1), requester) >= RENEWALS_PER_HOUR:
+            raise IssueRefused("too-many", f"{RENEWALS_PER_HOUR} renewals within an hour")
 
 
 def _key(

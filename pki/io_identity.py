@@ -33,6 +33,7 @@ from pki.issue import (
     SignerRole,
     name_space,
     parse_ip,
+    split_hosts,
 )
 from pki.spiffe import SpiffeId
 
@@ -220,8 +221,7 @@ def issue_public(
         IssueRefused, NotRecorded, SelfCheckFailed: see `Authority.issue`.
     """
     key = make_ec("p256")
-    dns = tuple(host for host in hosts if parse_ip(host) is None)
-    ips = tuple(str(ip) for host in hosts if (ip := parse_ip(host)) is not None)
+    dns, ips = split_hosts(hosts)
     request = IssueRequest("edge", name, key.public_key(), dns, ips, life=life, requester=requester)
     return authority.issue(request, now), private_pem(key)
 

@@ -64,27 +64,36 @@ def read(directory: Path, now: datetime) -> Material:
         MaterialRejected: not whole, not valid now, or of something that is not a gateway.
         UnsafeFile: a key is open to others.
     """
+    public: Files = {}
     try:
-        bundle_pem = read_public(directory / "bundle.pem")
-        bundle = Bundle.parse(bundle_pem)
-        gateway = _pair(directory, "")
-        spiffe_id, not_after = _verify_gateway(_ders(gateway["chain.pem"][0]), bundle, now)
-        public: dict[str, tuple[bytes, int]] = {}
-        hosts: tuple[str, ...] = ()
+        gateway = {**_pair(directory, ""), "bundle.pem": (read_public(directory / "bundle.pem"), 0o644)}
         if os.path.lexists(directory / f"{PUBLIC}chain.pem"):
             public = _pair(directory, PUBLIC)
-            chain = _ders(public["chain.pem"][0])
-            hosts = _hosts(chain[0])
-            for host in hosts:
-                not_after = min(not_after, svid.verify_host(chain, anchors=bundle.anchors, host=host, now=now))
-            public["bundle.pem"] = (b"".join(map(_pem, bundle.anchors)), 0o644)
     except FileNotFoundError as error:
         raise MaterialRejected(
             f"{error.filename}: missing; make the directory where the CA is: scripts/issue-cert.py NAME --role gateway"
         ) from error
+    return verified(gateway, public, now, source=str(directory))
+
+
+def verified(gateway: Files, public: Files, now: datetime, *, source: str) -> Material:
+    """Material of these files, wherever they come from. `public`: chain and key, or nothing.
+
+    Raises:
+        MaterialRejected: as `read`.
+    """
+    try:
+        bundle = Bundle.parse(gateway["bundle.pem"][0])
+        spiffe_id, not_after = _verify_gateway(_matching(gateway), bundle, now)
+        hosts: tuple[str, ...] = ()
+        if public:
+            chain = _matching(public)
+            hosts = _hosts(chain[0])
+            for host in hosts:
+                not_after = min(not_after, svid.verify_host(chain, anchors=bundle.anchors, host=host, now=now))
+            public = {**public, "bundle.pem": (b"".join(map(_pem, bundle.anchors)), 0o644)}
     except (BundleError, SvidRejected, ValueError, TypeError, x509.ExtensionNotFound) as error:
-        raise MaterialRejected(f"{directory}: {error}") from error
-    gateway["bundle.pem"] = (bundle_pem, 0o644)
+        raise MaterialRejected(f"{source}: {error}") from error
     return Material(spiffe_id, not_after, hosts, gateway, public)
 
 
@@ -112,8 +121,7 @@ def check_free(state: Path, material: Material) -> None:
     Raises:
         WouldOverwrite: no.
     """
-    if os.path.lexists(state / "ca"):
-        raise WouldOverwrite(f"{state / 'ca'} exists: this gateway has a CA of its own; join in another directory")
+    check_joinable(state)
     held = read_output(state / "identity" / "gateway")
     if held is not None and str(material.spiffe_id) not in held.names:
         raise WouldOverwrite(
@@ -121,18 +129,34 @@ def check_free(state: Path, material: Material) -> None:
         )
 
 
-def _pair(directory: Path, prefix: str) -> dict[str, tuple[bytes, int]]:
-    """Chain, key and, where there is one, the proof of issuance; the key belongs to the chain. Raises: ValueError."""
-    chain = read_public(directory / f"{prefix}chain.pem")
-    key = read_private(directory / f"{prefix}key.pem")
-    leaf = x509.load_pem_x509_certificates(chain)[0]
-    if load_pem_private_key(key, None).public_key() != leaf.public_key():
-        raise ValueError(f"{prefix}key.pem belongs to another certificate than {prefix}chain.pem")
-    files = {"chain.pem": (chain, 0o644), "key.pem": (key, 0o600)}
+def check_joinable(state: Path) -> None:
+    """Could any gateway join there?
+
+    Raises:
+        WouldOverwrite: it has a CA of its own.
+    """
+    if os.path.lexists(state / "ca"):
+        raise WouldOverwrite(f"{state / 'ca'} exists: this gateway has a CA of its own; join in another directory")
+
+
+def _pair(directory: Path, prefix: str) -> Files:
+    """Chain, key and, where there is one, the proof of issuance."""
+    files = {
+        "chain.pem": (read_public(directory / f"{prefix}chain.pem"), 0o644),
+        "key.pem": (read_private(directory / f"{prefix}key.pem"), 0o600),
+    }
     for name in ("identity.json", "issuance.tlog-proof"):
         if os.path.lexists(directory / f"{prefix}{name}"):
             files[name] = (read_public(directory / f"{prefix}{name}"), 0o644)
     return files
+
+
+def _matching(files: Files) -> list[bytes]:
+    """The chain, DER, to which the key belongs. Raises: ValueError."""
+    chain = x509.load_pem_x509_certificates(files["chain.pem"][0])
+    if load_pem_private_key(files["key.pem"][0], None).public_key() != chain[0].public_key():
+        raise ValueError("key.pem belongs to another certificate than chain.pem")
+    return [each.public_bytes(Encoding.DER) for each in chain]
 
 
 def _verify_gateway(chain: Sequence[bytes], bundle: Bundle, now: datetime) -> tuple[SpiffeId, datetime]:
@@ -160,10 +184,6 @@ def _hosts(leaf: bytes) -> tuple[str, ...]:
     names = x509.load_der_x509_certificate(leaf).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = map(str, names.get_values_for_type(x509.IPAddress))
     return (*names.get_values_for_type(x509.DNSName), *addresses)
-
-
-def _ders(pem: bytes) -> list[bytes]:
-    return [certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(pem)]
 
 
 def _pem(der: bytes) -> bytes:

@@ -158,14 +158,10 @@ class Publisher:
         write_private(self._directory / "bundle.pem", pem, replace=True)
 
     def beat(self, now: datetime) -> Heartbeat:
-        """Say that the set is the newest. Not synced: after a power cut the next heartbeat is two seconds away."""
+        """Say that the set is the newest."""
         newest = self._newest or self.publish(now)
         heartbeat = Heartbeat.seal(self._authority.status_signer(), newest, now)
-        stage = self._directory / f".{HEARTBEAT}.new"
-        descriptor = os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(heartbeat.raw)
-        os.rename(stage, self._directory / HEARTBEAT)
+        write_heartbeat(self._directory, heartbeat.raw)
         return heartbeat
 
     def _held(self, now: datetime) -> RevocationSet | None:
@@ -193,6 +189,15 @@ class Publisher:
         key = self._authority.key(role, issuer)  # type: ignore[arg-type]  # one of ISSUER_ROLES
         built = crl.build(issuer, key, own, number=number, now=now)
         write_private(path, built.public_bytes(Encoding.DER), replace=True)
+
+
+def write_heartbeat(directory: Path, raw: bytes) -> None:
+    """Put a heartbeat in place. Not synced: after a power cut the next one is two seconds away."""
+    stage = directory / f".{HEARTBEAT}.new"
+    descriptor = os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(raw)
+    os.rename(stage, directory / HEARTBEAT)
 
 
 def publish_root_list(authority: Authority, passphrases: Passphrases, directory: Path, now: datetime) -> None:

@@ -287,6 +287,12 @@ def parse_ip(text: str) -> IpAddress | None:
         return None
 
 
+def split_hosts(hosts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hosts of a listener as a certificate names them: (DNS names, addresses)."""
+    named = [(host, parse_ip(host)) for host in hosts]
+    return tuple(host for host, ip in named if ip is None), tuple(str(ip) for _, ip in named if ip is not None)
+
+
 def _check_key(key: ec.EllipticCurvePublicKey) -> None:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
         raise IssueRefused("key-type", "only P-256 and P-384 keys are certified")

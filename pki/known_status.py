@@ -38,6 +38,13 @@ class KnownStatus:
         """What the set that is held names, whether it is still the newest or not."""
         return self._held.revoked if self._held is not None else frozenset()
 
+    @property
+    def documents(self) -> tuple[bytes, bytes] | None:
+        """Heartbeat and set as the authority signed them, for who cannot hear it himself; None where both are not held."""
+        if self._heartbeat is None or self._held is None:
+            return None
+        return self._heartbeat.raw, self._held.raw
+
     def take_set(self, raw: bytes, *, anchors: Sequence[bytes], trust_domain: str, now: datetime) -> bool:
         """→ whether a newer set is held now.
 

@@ -39,6 +39,8 @@ class Entity(TypedDict):
 _USER_ATTRIBUTES: Final = frozenset(("issuer", "subject", "scopes", "roles", "tenant"))
 _PARAMS_UID: Final = "request"
 _PARAMS_REFERENCE: Final[Json] = {"__entity": {"type": f"{NAMESPACE}::Params", "id": _PARAMS_UID}}
+_KINDS: Final[Mapping[str, str]] = {"op": "Operator", "gw": "Gateway"}
+"""Who is known by the role in its SPIFFE ID; a service is known by services.yaml."""
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -80,7 +82,8 @@ def principal_entity(principal: Principal, scopes: frozenset[str], service_names
         name = service_names.get(principal.subject)
         if name is not None:
             return _service(name, principal.subject)
-        return _entity(uid("Operator", principal.subject)) if is_operator(principal.subject) else None
+        kind = _KINDS.get(role_of(principal.subject))
+        return _entity(uid(kind, principal.subject)) if kind is not None else None
     if "#" in principal.issuer:
         raise ValueError("an issuer is a URL without a fragment")
     attributes: dict[str, Json] = {
@@ -110,10 +113,15 @@ def alike(tells_by: frozenset[str], principal: Principal) -> Hashable:
 
 def is_operator(spiffe_id: str) -> bool:
     """True for `spiffe://<trust domain>/op/<name>`."""
+    return role_of(spiffe_id) == "op"
+
+
+def role_of(spiffe_id: str) -> str:
+    """The role in its path; empty for what is no SPIFFE ID of ours."""
     try:
-        return SpiffeId.parse(spiffe_id).role == "op"
+        return SpiffeId.parse(spiffe_id).role or ""
     except SpiffeIdError:
-        return False
+        return ""
 
 
 def route_entity(match: RouteMatch) -> Entity:

@@ -61,18 +61,24 @@ class _Place:
 
 
 def compile(
-    sources: Sequence[PolicySource], *, schema: PolicySource, services: Mapping[str, str], routes: Sequence[Route]
+    sources: Sequence[PolicySource],
+    *,
+    schema: PolicySource | None,
+    services: Mapping[str, str],
+    routes: Sequence[Route],
 ) -> PolicyBundle:
     """Build the bundle. `services` maps names to SPIFFE IDs. No policy at all is valid: then everything is denied.
+    `schema`: the file beside the policies, which must say what ours says; None for the control plane's own, which have none.
 
     Raises:
         ConfigError: with every fault of every file.
     """
-    faults = list(vocabulary.check(schema))
+    faults = list(vocabulary.check(schema)) if schema is not None else []
+    words = vocabulary.handle(vocabulary.TEXT if schema is not None else vocabulary.CONTROL_TEXT)
     known = _Known(services, routes)
     by_id: dict[str, Policy] = {}
     for source in sources:
-        for place, found in _read(source):
+        for place, found in _read(source, words):
             if isinstance(found, Fault):
                 faults.append(found)
             elif found.id in by_id:
@@ -94,7 +100,7 @@ def compile(
     )
 
 
-def _read(source: PolicySource) -> Iterator[tuple[_Place, Policy | Fault]]:
+def _read(source: PolicySource, words: cedarpy.Schema) -> Iterator[tuple[_Place, Policy | Fault]]:
     try:
         chunks = split(source.raw)
     except ScanError as exc:
@@ -103,10 +109,10 @@ def _read(source: PolicySource) -> Iterator[tuple[_Place, Policy | Fault]]:
         return
     for chunk in chunks:
         place = _Place(source.file, chunk.line)
-        yield place, _policy(place, chunk)
+        yield place, _policy(place, chunk, words)
 
 
-def _policy(place: _Place, chunk: Chunk) -> Policy | Fault:
+def _policy(place: _Place, chunk: Chunk, words: cedarpy.Schema) -> Policy | Fault:
     try:
         parsed = cedarpy.PolicySet.from_str(chunk.text)
     except ValueError as exc:
@@ -122,7 +128,7 @@ def _policy(place: _Place, chunk: Chunk) -> Policy | Fault:
     if not _ID.match(policy_id):
         found = f'found @id("{policy_id}")' if policy_id else "no @id"
         return place.fault("policy-id", found, 'write @id("…") of a-z 0-9 . _ -, at most 64, before the policy')
-    errors = cedarpy.validate_policies(chunk.text, vocabulary.handle()).errors
+    errors = cedarpy.validate_policies(chunk.text, words).errors
     if errors:
         # One policy may be reported once per action it applies to; it is one mistake.
         said = sorted(error.error.removeprefix(f"for policy `{error.policy_id}`, ") for error in errors)

@@ -17,10 +17,10 @@ from typing import Annotated
 import typer
 
 from edge.cli import joining
-from edge.cli.joining import Wishes, check_choices, write_edge_yaml, write_policies
+from edge.cli.joining import Invitation, Wishes, check_choices, write_edge_yaml, write_policies
 from edge.cli.templates import OUTSIDE_FILES, POLICY_FILES, Choices
 from edge.errors import ConfigError, UnsafeState
-from pki.errors import AuthorityLocked, PkiError, UnsafeFile, WouldOverwrite
+from pki.errors import AuthorityLocked, IssueRefused, PkiError, UnsafeFile, WouldOverwrite
 from pki.io_authority import create
 from pki.io_files import private_directory, read_private
 from pki.io_identity import ensure_gateway_identities
@@ -39,8 +39,22 @@ def command(
     ] = None,
     state: Annotated[Path | None, typer.Option(help="State directory. Default: DIR/state")] = None,
     join: Annotated[
-        Path | None,
-        typer.Option(metavar="MATERIAL", help="Join another gateway's CA; from issue-cert.py --role gateway."),
+        str | None,
+        typer.Option(
+            metavar="MATERIAL|URL",
+            help="Join another gateway's CA: the directory that issue-cert.py --role gateway wrote, or https://HOST:PORT "
+            "of its enrol listener.",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="EDGE_TOKEN", help="With a URL: from edge ca token NAME --role gateway."),
+    ] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="With a URL: SHA-256 of the root, as edge ca token says it.")
+    ] = None,
+    services: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With a URL: the services listener, if not on its host.")
     ] = None,
     ca: Annotated[
         bool, typer.Option("--ca/--no-ca", help="Make the bundled CA and the gateway's certificates.")
@@ -49,14 +63,16 @@ def command(
     root_passphrase_file: Annotated[Path | None, typer.Option(help="Passphrase of the root key (mode 0600).")] = None,
 ) -> None:
     """Write edge.yaml, policies, CA and gateway certificates into DIR. With --join: everything but the CA, and DIR may
-    hold edge.yaml and policies already; run again with newer material, it renews the certificates and nothing else."""
+    hold edge.yaml and policies already; run again with newer material, it renews the certificates and nothing else. With a
+    URL and a one-time token the gateway obtains its certificates over the network, and renews them there by itself."""
     check_choices(bind, store)
     wishes = Wishes(trust_domain, tuple(host or ()), bind, store, state)
     try:
         if join is not None:
             if not ca or passphrase_file or root_passphrase_file:
                 raise typer.BadParameter("a gateway that joins has no CA, so none of its options apply")
-            joining.run(directory, join, wishes, datetime.now(UTC), _say)
+            source = _source(join, token, fingerprint, services)
+            _join(directory, source, wishes)
         else:
             _make(directory, wishes, with_ca=ca, secrets=(passphrase_file, root_passphrase_file))
     except (UnsafeFile, AuthorityLocked, UnsafeState) as error:
@@ -65,6 +81,30 @@ def command(
     except (PkiError, ConfigError, OSError) as error:
         _say(str(error))
         raise typer.Exit(1) from error
+
+
+def _join(directory: Path, source: Path | Invitation, wishes: Wishes) -> None:
+    try:
+        joining.run(directory, source, wishes, datetime.now(UTC), _say)
+    except IssueRefused as error:  # by the other gateway's authority
+        _say(str(error))
+        raise typer.Exit(3) from error
+
+
+def _source(join: str, token: str | None, fingerprint: str | None, services: str | None) -> Path | Invitation:
+    """Raises: typer.BadParameter"""
+    if not join.startswith("https://"):
+        if token or fingerprint or services:
+            raise typer.BadParameter(
+                "--token, --fingerprint and --services go with https://HOST:PORT", param_hint="--join"
+            )
+        return Path(join)
+    if not token or not fingerprint:
+        raise typer.BadParameter(
+            "a URL needs --token (or $EDGE_TOKEN) and --fingerprint; edge ca token NAME --role gateway says both",
+            param_hint="--join",
+        )
+    return Invitation(join, token, fingerprint, services)
 
 
 def _make(directory: Path, wishes: Wishes, *, with_ca: bool, secrets: tuple[Path | None, Path | None]) -> None:

@@ -51,7 +51,7 @@ from pki.errors import (
 from pki.io_enrol import TOKEN_TTL
 from pki.io_files import check_target, private_directory
 from pki.io_keys import CURVES, Passphrases, make_ec, private_pem
-from pki.issue import IssuerRole, parse_ip
+from pki.issue import IssuerRole, split_hosts
 
 _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (IssueRefused, 3),
@@ -147,8 +147,7 @@ def _issue(
     more: io_material.Files = {}
     if wanted.hosts:  # first, because a host outside the `edge` intermediate must stop both
         private = make_ec("p256")
-        names = [(str(ip) if (ip := parse_ip(host)) is not None else None, host) for host in wanted.hosts]
-        dns, ips = tuple(host for ip, host in names if ip is None), tuple(ip for ip, _ in names if ip is not None)
+        dns, ips = split_hosts(wanted.hosts)
         public = _ask(asks, arguments, ("edge", f"{wanted.spiffe_id.name}-public"), private.public_key(), dns, ips)
         more = io_material.public_files(public.issued, private_pem(private))
     certified = _ask(asks, arguments, (wanted.role, wanted.spiffe_id.name), key, wanted.dns)

@@ -1,7 +1,8 @@
-"""`edge init DIR --join MATERIAL`: a further gateway under another one's CA; and what both kinds of `init` write.
+"""`edge init DIR --join MATERIAL|URL`: a further gateway under another one's CA; and what both kinds of `init` write.
 
-Material is made where the CA is (`issue-cert.py NAME --role gateway`). edge.yaml and policies that are in DIR already stay
-as they are, so that they can come from where the other gateway's do. The same command with newer material renews.
+Material is made where the CA is (`issue-cert.py NAME --role gateway`), or fetched from there with a one-time token
+(`edge ca token NAME --role gateway`). edge.yaml and policies that are in DIR already stay as they are, so that they can come
+from where the other gateway's do. The same command with newer material renews; who joined by a token renews by itself.
 """
 
 from __future__ import annotations
@@ -58,13 +59,29 @@ def check_choices(bind: str, store: str | None) -> None:
             raise typer.BadParameter(f"{settings.message}; {settings.remedy}", param_hint="--store")
 
 
-def run(directory: Path, material_directory: Path, wishes: Wishes, now: datetime, say: Callable[[str], None]) -> None:
-    """Join or renew. Everything is checked before anything is written."""
-    material = io_material.read(material_directory, now)
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What an operator was told where the CA is."""
+
+    url: str
+    """https://HOST:PORT of the enrol listener."""
+    token: str
+    root_sha256: str
+    services: str | None
+    """HOST:PORT of the services listener, where that is not the enrol listener's host and the port it names."""
+
+
+def run(directory: Path, source: Path | Invitation, wishes: Wishes, now: datetime, say: Callable[[str], None]) -> None:
+    """Join or renew. Everything is checked before anything is written, and before a token is spent what can be."""
     file = directory / "edge.yaml"
     is_new = not os.path.lexists(file)
+    authority = ""
+    if isinstance(source, Invitation):
+        material, authority = _accepted(source, _state(file, wishes, directory), now)
+    else:
+        material = io_material.read(source, now)
     if is_new:
-        choices = _choices(material, wishes)
+        choices = _choices(material, wishes, authority)
         state = wishes.state or directory / "state"
     else:
         state = _state_of(file, material)
@@ -84,9 +101,33 @@ def run(directory: Path, material_directory: Path, wishes: Wishes, now: datetime
         say(f"renewed {material.spiffe_id}, until {until}; a gateway that serves has noticed")
     else:
         say(f"joined as {material.spiffe_id}, until {until}; next: edge serve -c {file}")
+    if authority and not is_new:
+        say(f'{file} was there before; to be renewed over the network it needs: authority: "{authority}"')
 
 
-def _choices(material: Material, wishes: Wishes) -> Choices:
+def _state(file: Path, wishes: Wishes, directory: Path) -> Path:
+    """Where the certificates will be. Raises: ConfigError, UnsafeState, MaterialRejected."""
+    return _own_state(file)[1] if os.path.lexists(file) else wishes.state or directory / "state"
+
+
+def _accepted(invitation: Invitation, state: Path, now: datetime) -> tuple[Material, str]:
+    """Material for the token, and where the services listener is.
+
+    Raises:
+        AuthorityLocked: the other gateway cannot be reached, or is not the one.
+        IssueRefused: the token is not good.
+        MaterialRejected: what came is not a gateway's.
+        WouldOverwrite: there is no place for it; the token was not shown.
+    """
+    from edge.serve.far_authority import joined, place_of  # what it needs takes half a second to load
+
+    io_material.check_joinable(state)
+    pinned = invitation.root_sha256.removeprefix("sha256:").replace(":", "").lower()
+    enrol, services = place_of(invitation.url), place_of(invitation.services) if invitation.services else None
+    return joined(enrol, pinned, invitation.token, services, now)
+
+
+def _choices(material: Material, wishes: Wishes, authority: str) -> Choices:
     spiffe_id = material.spiffe_id
     if wishes.trust_domain not in (None, spiffe_id.trust_domain):
         raise MaterialRejected(f"the material is of {spiffe_id.trust_domain}, not of {wishes.trust_domain}")
@@ -106,19 +147,26 @@ def _choices(material: Material, wishes: Wishes) -> Choices:
         bind=wishes.bind,
         state=wishes.state_text,
         store=wishes.store or _STORE,
+        authority=authority,
     )
 
 
 def _state_of(file: Path, material: Material) -> Path:
     """The state directory that an edge.yaml names which is there already. Raises: ConfigError, UnsafeState."""
+    trust_domain, state = _own_state(file)
+    if trust_domain != material.spiffe_id.trust_domain:
+        raise MaterialRejected(f"the material is of {material.spiffe_id.trust_domain}, {file} of {trust_domain}")
+    return state
+
+
+def _own_state(file: Path) -> tuple[str, Path]:
+    """Trust domain and state directory of an edge.yaml."""
     policy = issuing.read(io_load.load(file, os.environ))
     if policy.has_outside_identity:
         raise MaterialRejected(
             f"{file} has `identity:`, so certificates come from that authority, not from {file.parent}"
         )
-    if policy.trust_domain != material.spiffe_id.trust_domain:
-        raise MaterialRejected(f"the material is of {material.spiffe_id.trust_domain}, {file} of {policy.trust_domain}")
-    return policy.state
+    return policy.trust_domain, policy.state
 
 
 def write_edge_yaml(directory: Path, choices: Choices) -> None:

@@ -16,7 +16,7 @@ listeners:
 workers: 1
 store: {store:<34} # or valkey(s)://, redis(s)://, a unix socket; without TLS only to loopback
 policies: policies
-{identity}issuers:
+{authority}{identity}issuers:
   - issuer: https://idp.example.com/      # exact string, as it stands in the token's iss
     audience: [https://api.example.com]
     algorithms: [ES256]                   # pinned; keys by discovery, or jwks: URL | file
@@ -53,6 +53,8 @@ class Choices:
     bind: str = "127.0.0.1:8443"
     state: str = "state"
     store: str = "embedded"
+    authority: str = ""
+    """HOST:PORT of the services listener of the gateway that has the CA, where it is to be asked over the network."""
 
 
 def edge_yaml(choices: Choices) -> str:
@@ -62,6 +64,7 @@ def edge_yaml(choices: Choices) -> str:
         trust_domain=choices.trust_domain,
         hosts=", ".join(f'"{host}"' if ":" in host else host for host in choices.hosts),
         tls=_OUTSIDE_TLS if own_tls else "",
+        authority=f'authority: "{choices.authority}"\n' if choices.authority else "",
         identity=_OUTSIDE if choices.has_outside_identity else "",
         origin=choices.origin,
         bind=choices.bind,

@@ -60,6 +60,19 @@ def _trust_domain_flaw(text: str) -> str | None:
     return None
 
 
+def parse_place(text: str) -> tuple[str, int] | None:
+    """`gw-a.example.com:9443`, `10.0.0.1:9443`, `[::1]:9443` → (host without brackets, port)."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or not parse_host(host):
+        return None
+    return host.strip("[]"), int(port)
+
+
+def _place_flaw(text: str) -> str | None:
+    return None if parse_place(text) else "not HOST:PORT"
+
+
+Place = Annotated[str, check(_place_flaw), Expect("a host and port", "gw-a.example.com:9443")]
 Bind = Annotated[str, check(_bind_flaw), Expect("an address and port", "127.0.0.1:8443 or [::1]:8443")]
 Host = Annotated[str, check(_host_flaw), Expect("a host name or address without port and wildcard", "api.example.com")]
 TrustDomain = Annotated[
@@ -213,6 +226,9 @@ class EdgeShape(Shape):
     """`${NAME}` takes the URL from the environment, because it may hold a password."""
     policies: Directory = "policies"
     identity: IdentityShape | None = None
+    authority: Place | None = None
+    """The services listener of the gateway that holds the CA, for one that joined it: certificates are renewed there, and
+    from there it hears what is revoked and whom to trust."""
     issuers: Annotated[tuple[IssuerShape, ...], Field(max_length=100)] = ()
     audit: AuditShape = AuditShape()
     shed: ShedShape = ShedShape()

@@ -21,7 +21,7 @@ from edge.authz import policies as cedar
 from edge.authz.policies import PolicyBundle, PolicySource
 from edge.config import certificates, document, routes, services, tables, trust
 from edge.config.document import Document
-from edge.config.edge_file import EdgeShape, HstsShape, IssuerShape, parse_bind
+from edge.config.edge_file import EdgeShape, HstsShape, IssuerShape, parse_bind, parse_place
 from edge.config.policy_files import LimitShape
 from edge.config.services import Grants, Mesh
 from edge.config.settings import Config, Identity, Listener, Listeners, PublicListener
@@ -54,6 +54,7 @@ def parse(sources: Sources) -> Config:
         faults += trust.assertion_faults(identity.chain, edge_document)
     issuers = tuple(_issuers(edge, edge_document, sources, faults))
     store = _store(edge, edge_document, sources, faults)
+    authority = _authority(edge, edge_document, faults)
     if faults or bundle is None:
         raise ConfigError(faults)
     return Config(
@@ -68,6 +69,7 @@ def parse(sources: Sources) -> Config:
         shed=_shed(edge),
         deadlines=_deadlines(edge),
         identity=identity,
+        authority=authority,
         routes=found_routes.sound,
         grants=tuple(grants.sound.values()),
         balancing=grants.balancing,
@@ -225,6 +227,15 @@ def _store(edge: EdgeShape, edge_document: Document, sources: Sources, faults: l
         faults.append(edge_document.fault(("store",), "store", settings.message, settings.remedy))
         return None
     return replace(settings, min_replicas=edge.workers)
+
+
+def _authority(edge: EdgeShape, edge_document: Document, faults: list[Fault]) -> tuple[str, int] | None:
+    if edge.authority is None:
+        return None
+    if edge.identity is not None:
+        message = "with identity: certificates come from that authority, not from another gateway"
+        faults.append(edge_document.fault(("authority",), "two-authorities", message, "remove one of the two"))
+    return parse_place(edge.authority)
 
 
 def _limits(table: Table, grants: Grants, found: routes.Routes, faults: list[Fault]) -> tuple[LimitSettings, ...]:

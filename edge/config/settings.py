@@ -110,6 +110,8 @@ class Config:
     shed: ShedSettings
     deadlines: Deadlines
     identity: Identity
+    authority: tuple[str, int] | None
+    """Where the gateway is that holds the CA, if that is another one."""
     routes: tuple[Route, ...]
     grants: tuple[Grant, ...]
     balancing: Mapping[str, BalanceSettings]

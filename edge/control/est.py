@@ -4,6 +4,9 @@
 connection it cannot judge, compares the root's fingerprint with the one it was told, and trusts from then on (§4.1.1). Beside
 the roots stand the intermediates below them, so that a client can build any chain of ours (§4.1.3).
 
+`public/simpleenroll`, on the services listener, is for gateways: the certificate of their public listener, for the hosts that
+the gateway with the CA certifies. It is a label of ours (§3.2.2); its answer holds the intermediate too, which no bundle has.
+
 `simpleenroll` (§4.2.1), on the enrol listener: HTTP Basic with a one-time token as the password, the user name empty or
 the name that the token is for. `simplereenroll` (§4.2.2), on the services listener: the old certificate in the handshake, the
 same identity, another key. Both answer the certificate alone (§4.2.3), and `Edge-Renew-After`: when to come again.
@@ -46,6 +49,7 @@ SENTENCES: Mapping[str, str] = {
     "unknown": "the present certificate is not one that this authority issued",
     "unknown-service": "this service is not granted any more",
     "too-many": "this identity was renewed too often within the hour",
+    "hosts": "the gateway with the authority certifies no host; its public listener has a certificate from elsewhere",
     "content-type": "the body must be application/pkcs10",
 }
 """Every rule that is named to a client, and what is said of it; any other is `refused`."""
@@ -60,8 +64,10 @@ async def cacerts(inside: Inside) -> Response:
             await inside.authority(desk.SawBundle(shown, sha256(bundle).hexdigest()))
         except Unavailable:
             pass  # it fetches again; until then a rotation waits for it
-    certificates = x509.load_pem_x509_certificates(bundle)
-    return _certificates([each.public_bytes(Encoding.DER) for each in certificates], est.ROOTS_TYPE)
+    answer = _certificates([_der(each) for each in x509.load_pem_x509_certificates(bundle)], est.ROOTS_TYPE)
+    if inside.services_port is not None:
+        answer.headers["Edge-Services-Port"] = str(inside.services_port)  # where to go with a certificate
+    return answer
 
 
 async def simpleenroll(inside: Inside) -> Response:
@@ -72,6 +78,15 @@ async def simpleenroll(inside: Inside) -> Response:
     if isinstance(signing_request, Response):
         return signing_request
     return _answer(await _authority(inside)(desk.Enrol(user, password, signing_request)))
+
+
+async def enrol_listener(inside: Inside) -> Response:
+    shown = _shown()
+    assert shown is not None  # the line admits nobody without
+    signing_request = await _signing_request()
+    if isinstance(signing_request, Response):
+        return signing_request
+    return _answer(await _authority(inside)(desk.EnrolListener(shown, signing_request)), with_issuer=True)
 
 
 async def simplereenroll(inside: Inside) -> Response:
@@ -118,10 +133,11 @@ async def _signing_request() -> bytes | Response:
         return _refused(400, rejected.rule)
 
 
-def _answer(reply: desk.Reply) -> Response:
+def _answer(reply: desk.Reply, *, with_issuer: bool = False) -> Response:
     if isinstance(reply, desk.Certified):
         issued = reply.issued
-        answer = _certificates([issued.leaf], est.ANSWER_TYPE)
+        chain = x509.load_pem_x509_certificates(issued.chain_pem) if with_issuer else []
+        answer = _certificates([issued.leaf, *(_der(each) for each in chain[1:])], est.ANSWER_TYPE)
         due = est.renew_when(issued.not_before, issued.not_after, issued.serial)
         answer.headers["Edge-Renew-After"] = format_datetime(due.replace(microsecond=0), usegmt=True)
         return answer
@@ -143,6 +159,10 @@ def _refused(status: int, rule: str) -> Response:
     elif status == 429:
         answer.headers["Retry-After"] = str(_LATER_S)
     return answer
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _certificates(certificates: list[bytes], content_type: str) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from pki import desk
@@ -22,5 +22,9 @@ class Inside:
     """Of all workers, as Prometheus text."""
     bundle: Callable[[], bytes]
     """PEM: the roots of the trust domain and the intermediates below them."""
+    words: Callable[[], AsyncIterator[tuple[bytes, bytes]]]
+    """What the authority says of revocation: its heartbeat and its set, now and whenever either is new."""
+    services_port: int | None = None
+    """Of the services listener; None where it is not opened."""
     authority: Ask | None = None
     """The process that signs; None where this gateway hosts no CA."""

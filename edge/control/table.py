@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from quart import Response
 
-from edge.control import est, facts
+from edge.control import est, facts, word
 
 Handler = Callable[..., Awaitable[Response]]
 """Called with the worker's `Inside` and, by name, what the path captured."""
@@ -55,17 +55,26 @@ _READ_BY_ANYBODY = """\
 @id("{name}")
 permit (principal is Edge::Anonymous, action in Edge::Action::"read", resource == Edge::Route::"{name}");
 """
-_READ_BY_SERVICES = """\
-@id("{name}")
-permit (principal is Edge::Service, action in Edge::Action::"read", resource == Edge::Route::"{name}");
-"""
 _WRITTEN_BY_ANYBODY = """\
 @id("{name}")
 permit (principal is Edge::Anonymous, action in Edge::Action::"write", resource == Edge::Route::"{name}");
 """
-_WRITTEN_BY_SERVICES = """\
+_KNOWN = "principal is Edge::Service || principal is Edge::Gateway || principal is Edge::Operator"
+_READ_BY_CERTIFIED = f"""\
+@id("{{name}}")
+permit (principal, action in Edge::Action::"read", resource == Edge::Route::"{{name}}") when {{{{ {_KNOWN} }}}};
+"""
+_WRITTEN_BY_CERTIFIED = f"""\
+@id("{{name}}")
+permit (principal, action in Edge::Action::"write", resource == Edge::Route::"{{name}}") when {{{{ {_KNOWN} }}}};
+"""
+_READ_BY_GATEWAYS = """\
 @id("{name}")
-permit (principal is Edge::Service, action in Edge::Action::"write", resource == Edge::Route::"{name}");
+permit (principal is Edge::Gateway, action in Edge::Action::"read", resource == Edge::Route::"{name}");
+"""
+_WRITTEN_BY_GATEWAYS = """\
+@id("{name}")
+permit (principal is Edge::Gateway, action in Edge::Action::"write", resource == Edge::Route::"{name}");
 """
 _ON_THIS_MACHINE = "the admin listener is reached from this machine only, and answers facts, not secrets"
 
@@ -107,7 +116,7 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             "/.well-known/est/cacerts",
             ("GET", "HEAD"),
             est.cacerts,
-            _READ_BY_SERVICES.format(name="edge-est-cacerts"),
+            _READ_BY_CERTIFIED.format(name="edge-est-cacerts"),
             auth=("mtls",),
         ),
         ControlRoute(
@@ -115,9 +124,27 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             "/.well-known/est/simplereenroll",
             ("POST",),
             est.simplereenroll,
-            _WRITTEN_BY_SERVICES.format(name="edge-est-simplereenroll"),
+            _WRITTEN_BY_CERTIFIED.format(name="edge-est-simplereenroll"),
             auth=("mtls",),
             timeout_s=15.0,
+        ),
+        ControlRoute(
+            "edge-est-listener",
+            "/.well-known/est/public/simpleenroll",
+            ("POST",),
+            est.enrol_listener,
+            _WRITTEN_BY_GATEWAYS.format(name="edge-est-listener"),
+            auth=("mtls",),
+            timeout_s=15.0,
+        ),
+        ControlRoute(
+            "edge-authority-word",
+            "/v1/authority/word",
+            ("GET",),
+            word.authority_word,
+            _READ_BY_GATEWAYS.format(name="edge-authority-word"),
+            auth=("mtls",),
+            timeout_s=20.0,
         ),
     ),
 }

@@ -44,3 +44,8 @@ class Admin:
         """Stop accepting, give answers under way half a second."""
         self._stop.set()
         await self._task
+
+
+def admin_hosts(address: str) -> tuple[str, ...]:
+    """The names that mean this listener and no other."""
+    return tuple(dict.fromkeys((f"[{address}]" if ":" in address else address, "localhost", "127.0.0.1", "[::1]")))

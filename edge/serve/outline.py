@@ -39,6 +39,8 @@ class Outline(msgspec.Struct, frozen=True):
     """So does the certificate of the public listener."""
     services: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(name, DNS names) of those that may have a certificate."""
+    authority: tuple[str, int] | None = None
+    """Where another gateway holds the CA."""
     has_limits: bool = False
     certificates: tuple[tuple[str, int], ...] = ()
     """(name, end of life in seconds since the epoch); names as in `settings.CertificateFacts`."""
@@ -89,7 +91,7 @@ def worse_certificates(running: Outline, wanted: Outline) -> tuple[Fault, ...]:
 def fixed_differences(running: Outline, wanted: Outline, file: str) -> tuple[Fault, ...]:
     """What a reload cannot change, because sockets, log and store are made once; one fault each."""
     faults = []
-    for name in ("trust_domain", "state", "listeners", "workers", "store", "audit"):
+    for name in ("trust_domain", "state", "listeners", "workers", "store", "audit", "authority"):
         if getattr(running, name) != getattr(wanted, name):
             faults.append(Fault(file, 1, 1, "needs-restart", f"{name}: cannot change while the gateway runs", _RESTART))
     return tuple(faults)
@@ -134,6 +136,7 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         issues_gateway=not config.identity.outside,
         issues_public=own_public in sources.files or own_public in sources.unreadable,
         services=tuple((grant.service, grant.dns) for grant in config.grants),
+        authority=config.authority,
         has_limits=bool(config.limits),
         certificates=tuple((each.name, each.not_after_s) for each in config.certificates),
         shown=tuple(each.sha256 for each in config.certificates),

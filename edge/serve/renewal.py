@@ -1,7 +1,8 @@
 """The gateway's own certificates: made when missing, renewed at ⅔ of their life, looked at each hour.
 
 Done by the process `ca`, or, where that is closed or this gateway has joined another's CA, in a short-lived child: the
-issuing keys are never in the memory of the supervisor or of a worker.
+issuing keys are never in the memory of the supervisor or of a worker. Where edge.yaml says which gateway has the CA it is the
+follower (`follower`) that renews, and this only looks whether it did.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import msgspec
 from edge.serve.ca_link import CaLink
 from edge.serve.children import Nursery
 from edge.serve.errand import Errand, Failure
+from edge.serve.far_authority import Place
+from edge.serve.follower import Followed, Follower
 from edge.serve.outline import Outline
 from edge.serve.reactor import Reactor
 from edge.serve.report import Report
@@ -25,6 +28,7 @@ from pki.io_identity import ensure_gateway_identities
 _EVERY_S = 3600.0
 _AGAIN_S = 60.0
 _WITHIN_S = 30.0
+_HEARD_WITHIN_S = 3.0
 
 
 class Renewed(msgspec.Struct, frozen=True):
@@ -48,11 +52,21 @@ class Renewal:
         self._report = report
         self._ca: CaLink | None = None
         self._waiting: list[Done] = []
+        self._follower: Follower | None = None
         self._stopping = False
 
     def ask(self, link: CaLink) -> None:
         """From now on it is the authority's process that renews, while it is open."""
         self._ca = link
+
+    def follow(self, outline: Outline, is_hurried: Callable[[], bool]) -> None:
+        """From now on another gateway's authority is heard, where edge.yaml names one; call once. Waits a moment for the
+        first word: without one a gateway may serve, and dial nobody."""
+        if outline.authority is not None:
+            followed = Followed(Place(*outline.authority), outline.trust_domain, Path(outline.state))
+            follower = Follower(self._reactor, self._nursery, self._report.of("follower"), followed)
+            self._follower = follower
+            self._reactor.run_until(lambda: follower.has_heard or is_hurried(), _HEARD_WITHIN_S)
 
     def run(self, outline: Outline, done: Done) -> None:
         """Look now; `done` is called once, from the loop."""
@@ -102,6 +116,8 @@ class Renewal:
 
     def stop(self) -> None:
         self._stopping = True
+        if self._follower is not None:
+            self._follower.stop()
 
 
 def renewed_by(reply: desk.Reply) -> Renewed:

@@ -10,8 +10,9 @@ does not verify, or is older than what is known, changes nothing, and is in the 
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,11 +61,26 @@ class Revocations:
         self._seen: dict[str, _Seen] = {}
         self._refused: dict[str, str] = {}
         self._was_known = True
+        self._heard = asyncio.Event()
+        self._is_closed = False
 
     @property
     def is_known(self) -> bool:
         """Whether what is revoked is known at this moment; else nobody new is believed."""
         return self._known.revoked(datetime.now(UTC)) is not None
+
+    async def words(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """What the authority says, heartbeat and set, at once and then whenever something was heard; ends with us."""
+        while not self._is_closed:
+            heard, documents = self._heard, self._known.documents
+            if documents is not None:
+                yield documents
+            await heard.wait()
+
+    def close(self) -> None:
+        """Whoever listens to `words` is told no more."""
+        self._is_closed = True
+        self._heard.set()
 
     def trust(self, anchors: Anchors) -> None:
         """The configuration changed. What could not be verified before may be now."""
@@ -125,13 +141,19 @@ class Revocations:
     def _take_heartbeat(self, raw: bytes, now: datetime) -> None:
         anchors = self._anchors
         self._known.take_heartbeat(raw, anchors=anchors.roots, trust_domain=anchors.trust_domain, now=now)
+        self._tell()
 
     def _take_set(self, raw: bytes, now: datetime) -> None:
         anchors = self._anchors
         if self._known.take_set(raw, anchors=anchors.roots, trust_domain=anchors.trust_domain, now=now):
             cut = self._cut(self._known.listed)
+            self._tell()
             self._report.info("revocation set", number=self._known.number, entries=len(self._known.listed), cut=cut)
             self._record("config.revocation", failed=None)
+
+    def _tell(self) -> None:
+        heard, self._heard = self._heard, asyncio.Event()
+        heard.set()
 
     def _record(self, kind: str, failed: str | None) -> None:
         try:

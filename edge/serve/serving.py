@@ -34,7 +34,7 @@ from edge.limit.store import StoreSettings
 from edge.observe import Gauge, Observer, gauge
 from edge.pipeline import Gateway
 from edge.serve import sockets
-from edge.serve.admin import Admin
+from edge.serve.admin import Admin, admin_hosts
 from edge.serve.alarm import UpstreamAlarm
 from edge.serve.ca_client import CaClient
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
@@ -89,6 +89,8 @@ class Serving:
             routes=self._routes,
             metrics=self._metrics,
             bundle=lambda: self.generation.config.identity.bundle,
+            words=lambda: self._revocations.words(),
+            services_port=sockets.port_of(boot.sockets.get("services")),
             authority=self._ca.ask if self._ca is not None else None,
         )
         self._apps = {name: create_app(name, inside) for name in boot.sockets if name != "public"}
@@ -159,7 +161,7 @@ class Serving:
             raise UnsafeState(f"no certificate yet for {', '.join(config.unissued)} under {config.state / 'identity'}")
         gateway = assemble.build(config, self._shared, previous)
         admin = config.listeners.admin
-        hosts = {"admin": _admin_hosts(admin.bind[0])} if admin is not None else {}
+        hosts = {"admin": admin_hosts(admin.bind[0])} if admin is not None else {}
         services = {grant.service: grant.spiffe_id for grant in config.grants}
         control = {
             name: assemble.build_control(
@@ -246,6 +248,7 @@ class Serving:
         if server is not None:
             server.close()
         self._is_retiring = True
+        self._revocations.close()
         for door in self._doors.values():
             door.close()
         for front in self._fronts:
@@ -263,6 +266,7 @@ class Serving:
     async def drain(self) -> bool:
         """Finish what is in flight, at most `drain_s`; True when nothing had to be cut. Then close everything."""
         self._is_draining = True
+        self._revocations.close()  # else who listens would be waited for
         if self._server is not None:
             self._server.close()
         for door in self._doors.values():
@@ -387,11 +391,6 @@ class Serving:
 def _anchors(config: Config) -> Anchors:
     identity = config.identity
     return Anchors(() if identity.outside else Bundle.parse(identity.bundle).anchors, config.trust_domain)
-
-
-def _admin_hosts(address: str) -> tuple[str, ...]:
-    """The names that mean this listener and no other."""
-    return tuple(dict.fromkeys((f"[{address}]" if ":" in address else address, "localhost", "127.0.0.1", "[::1]")))
 
 
 def resident_bytes() -> int:

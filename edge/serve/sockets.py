@@ -53,6 +53,11 @@ def _socket(family: socket.AddressFamily) -> socket.socket:
     return sock
 
 
+def port_of(sock: socket.socket | None) -> int | None:
+    """Where it listens."""
+    return int(sock.getsockname()[1]) if sock is not None else None
+
+
 def address_text(sock: socket.socket) -> str:
     """`127.0.0.1:8443` or `[::1]:8443`, as the `ready` line has it."""
     host, port = sock.getsockname()[:2]

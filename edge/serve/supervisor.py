@@ -182,10 +182,8 @@ class Supervisor:
 
         def judged(result: bytes | Failure) -> None:
             verdict = read_verdict(result, sources.edge.name)
-            if verdict.outline is None:
-                results.append(ConfigError(verdict.faults))
-            else:
-                results.append(Current(sources, verdict.outline))
+            outline = verdict.outline
+            results.append(ConfigError(verdict.faults) if outline is None else Current(sources, outline))
 
         Errand(self._reactor, self._nursery, "edge-judge", lambda: judge(sources), judged, timeout_s=JUDGE_WITHIN_S)
         self._await(lambda: bool(results), JUDGE_WITHIN_S + 5, "the files were not judged")
@@ -200,6 +198,8 @@ class Supervisor:
             link.start()
             self._await(lambda: link.is_settled, _CA_WITHIN_S, "the authority's process did not start")
             self._renewal.ask(link)
+        else:
+            self._renewal.follow(outline, lambda: self._stops > 0)
 
     def _renew(self, outline: Outline) -> bool:
         """Whether certificates were written. Raises: UnsafeState when the needed ones cannot be made."""

@@ -55,7 +55,7 @@ def homes(first: Path, service: Upstream, store: Server, tmp_path: Path) -> list
         (home / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
         text = f"{EDGE_YAML}workers: {WORKERS}\nstore: unix://{store.socket_path}\naudit: {{origin: {origin}}}\n"
         (home / "edge.yaml").write_text(text)
-    init.command(tmp_path / "b", join=tmp_path / "a" / "state" / "issued" / "gateway-edge-b")
+    init.command(tmp_path / "b", join=str(tmp_path / "a" / "state" / "issued" / "gateway-edge-b"))
     assert not (tmp_path / "b" / "state" / "ca").exists()
     return [tmp_path / "a", tmp_path / "b"]
 
@@ -139,7 +139,7 @@ def test_a_joined_gateway_is_renewed_while_it_serves(gateways: list[Gateway], ho
     held = connection.sock
     before = shown(b)
     assert issue.main(["edge-b", "--role", "gateway", "-q", "--force", "-c", str(homes[0] / "edge.yaml")]) == 0
-    init.command(homes[1], join=homes[0] / "state" / "issued" / "gateway-edge-b")
+    init.command(homes[1], join=str(homes[0] / "state" / "issued" / "gateway-edge-b"))
     eventually(lambda: shown(b) != before, 3)
     connection.request("GET", "/orders/7")
     assert connection.getresponse().read() == b"ok"

@@ -37,6 +37,7 @@ from tests.wire.test_smuggling import (
 )
 
 CACERTS = b"/.well-known/est/cacerts"
+LISTENER = b"/.well-known/est/public/simpleenroll"
 GATEWAY_NAME = "edge.internal"
 
 
@@ -143,6 +144,22 @@ def test_a_service_is_let_in_by_its_certificate_and_recorded_as_itself(running: 
     assert leaf["policy.ids"] == ["edge-est-cacerts"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", b"/v1/authority/word"), ("POST", LISTENER)])
+@pytest.mark.parametrize("version", SPEAKERS)
+def test_P10_a_service_may_not_ask_what_gateways_may(running: DoorsRig, version: str, method: str, path: bytes) -> None:
+    answer = ask(running.services, version, method, path)
+    assert (answer.status, answer.reason) == (403, "forbidden")
+    leaf = running.record(answer.fields["x-request-id"])
+    assert leaf["event.reason"] == "forbidden"
+
+
+@pytest.mark.parametrize("version", SPEAKERS)
+def test_another_gateway_is_let_in_by_its_certificate(running: DoorsRig, version: str) -> None:
+    gateway = running.door("services", running.gateway.directory / "state" / "identity" / "gateway")
+    assert ask(gateway, version).status == 200
+    assert ask(gateway, version, "POST", LISTENER).body.startswith(b"content-type: ")  # EST, which misses a request
+
+
 @pytest.mark.parametrize("version", SPEAKERS)
 def test_whoever_wants_to_enrol_learns_whom_to_trust(running: DoorsRig, version: str) -> None:
     answer = ask(running.door("enrol"), version, name="localhost")
@@ -238,9 +255,6 @@ ROGUES: dict[str, tuple[Callable[[DoorsRig], Path | None], int, str, str]] = {
     "P08 a gateway, says the intermediate for services": (
         lambda rig: rig.forge.make("gw", replace(GOOD, uris=("spiffe://mesh.internal/gw/edge",))),
         495, "credential-rejected", "role-issuer",
-    ),
-    "P09 the gateway itself": (
-        lambda rig: rig.gateway.directory / "state" / "identity" / "gateway", 495, "credential-rejected", "role",
     ),
     "P10 for servers only": (
         lambda rig: rig.forge.make("server", replace(GOOD, usages=(SERVER,))),

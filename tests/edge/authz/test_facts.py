@@ -48,7 +48,7 @@ def test_each_principal_is_an_entity_of_its_type(principal: Principal, entity_ty
     "spiffe_id",
     [
         "spiffe://mesh.internal/svc/rogue",
-        "spiffe://mesh.internal/gw/edge",
+        "spiffe://mesh.internal/gw/a/b",
         "spiffe://mesh.internal/op/a/b",
         "spiffe://other.internal/svc/orders",
         ORDERS_ID + "/",

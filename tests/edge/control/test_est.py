@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_ce
 
 from edge.control.app import create_app
 from edge.control.est import SENTENCES
-from edge.control.inside import Inside
 from edge.errors import EdgeError, NotReady, NotRecordable, Shedding
 from edge.model.identity import Peer
 from pki import desk
 from pki.issued import Issued
+from tests.edge.control.test_app import inside
 from tests.pki.conftest import Forge
 
 TOKEN = "edge-enrol-" + "A" * 43
@@ -64,7 +64,7 @@ def post(
     bundle: bytes = b"",
 ) -> Answer:
     events: list[dict[str, Any]] = []
-    inside = Inside(dict, list, bytes, lambda: bundle, authority)
+    within = dataclasses.replace(inside(bundle), authority=authority)
     headers = [(b"content-type", content_type.encode())]
     if authorization is not None:
         headers.append((b"authorization", authorization.encode("latin-1")))
@@ -86,7 +86,7 @@ def post(
             **{"headers": headers, "http_version": "1.1", "scheme": "https", "root_path": "", "extensions": {}},
             "edge.peer": peer,
         }
-        app = create_app("services" if path == RENEW or peer.chain else "enrol", inside)
+        app = create_app("services" if path == RENEW or peer.chain else "enrol", within)
         await asyncio.wait_for(app.asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
 
     asyncio.run(scene())

@@ -1,0 +1,53 @@
+"""What the authority says, for gateways that joined: what is revoked, and whom to trust, as soon as it changes.
+
+    GET /v1/authority/word, a gateway's certificate in the handshake
+    200 OK   application/x-ndjson, a line now and with each heartbeat (every two seconds), at once when something changed:
+
+    {"heartbeat":{…},"set":{…},"bundle":"-----BEGIN CERTIFICATE-----…"}
+
+`set` and `bundle` are in the first line, and then in those in which they differ from the one before. Heartbeat and set are
+the documents that the authority signed, byte by byte (`pki.revocation`): who passes them on can keep them back and not change
+them, and who hears nothing for ten seconds knows nothing any more. The bundle is believed because of who answers here.
+
+The answer ends after ten minutes, so that who listens proves who he is again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+from quart import Response
+
+from edge.control.inside import Inside
+
+_LINES = 300
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line."""
+
+    heartbeat: msgspec.Raw
+    set: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    bundle: str | msgspec.UnsetType = msgspec.UNSET
+
+
+async def authority_word(inside: Inside) -> Response:
+    answer = Response(_lines(inside), content_type="application/x-ndjson")
+    answer.timeout = None  # Quart's own; the route has one for silence
+    return answer
+
+
+async def _lines(inside: Inside) -> AsyncIterator[bytes]:
+    said_set, said_bundle, count = b"", "", 0
+    async for heartbeat, newest in inside.words():
+        bundle = inside.bundle().decode("ascii")
+        line = Line(
+            msgspec.Raw(heartbeat),
+            msgspec.Raw(newest) if newest != said_set else msgspec.UNSET,
+            bundle if bundle != said_bundle else msgspec.UNSET,
+        )
+        said_set, said_bundle, count = newest, bundle, count + 1
+        yield msgspec.json.encode(line) + b"\n"
+        if count == _LINES:
+            return
