@@ -29,6 +29,7 @@ class Code(IntEnum):
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
     REFUSED_STREAM = 7
@@ -85,13 +86,16 @@ def settings(values: dict[Setting, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*item) for item in values.items()))
 
 
+_SWITCHES = (Setting.ENABLE_PUSH, Setting.ENABLE_CONNECT_PROTOCOL, Setting.NO_RFC7540_PRIORITIES)
+
+
 def fault_in_setting(name: int, value: int) -> Code:
     """Which error of the connection a value is, if it is one."""
     if name == Setting.INITIAL_WINDOW_SIZE and value > MAX_WINDOW_BYTES:
         return Code.FLOW_CONTROL_ERROR
     if name == Setting.MAX_FRAME_SIZE and not MAX_FRAME_BYTES <= value < 1 << 24:
         return Code.PROTOCOL_ERROR
-    if name in (Setting.ENABLE_PUSH, Setting.NO_RFC7540_PRIORITIES) and value > 1:
+    if name in _SWITCHES and value > 1:
         return Code.PROTOCOL_ERROR
     return Code.NO_ERROR
 

@@ -17,19 +17,18 @@ import asyncio
 from functools import partial
 
 from edge.accept.peer import alpn_of, peer_of
-from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, RuledError, UriTooLong
+from edge.errors import EdgeError, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.message import Message
 from edge.front.websocket import take_over
-from edge.front.wire import CONTINUE, REQUEST_LINE, answer_head, request_line_error, reset, taken_bytes, untaken_bytes
+from edge.front.wire import CONTINUE, answer_head, fault_in_head, fault_in_part, reset, taken_bytes, untaken_bytes
 from edge.model.http import RawField, Request
-from edge.parse.request import MAX_TARGET_BYTES, build
+from edge.parse.request import build
 from edge.parse.websocket import requested
 from edge.upgrade import Upgrade
 
-MAX_HEAD_BYTES = 32_768
 MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
 HELD_BYTES = 16_384
@@ -152,12 +151,8 @@ class Http1(Connection):
             self._again(known)
             return rest
         self._deadline_s = 0.0
-        error: EdgeError | None = None
-        if end > MAX_HEAD_BYTES:
-            error = HeadersTooLarge("head-size")
-        elif REQUEST_LINE.match(head) is None:
-            error = request_line_error(head)
-        else:
+        error = fault_in_head(head)
+        if error is None:
             try:
                 self._message.feed_head(head)
             except MalformedRequest as exc:
@@ -176,16 +171,7 @@ class Http1(Connection):
 
     def _wait_for_head(self, data: bytes) -> None:
         """Keep a part of a head; refuse at once what can no longer become a good one."""
-        line_end = data.find(b"\n")
-        error: EdgeError | None = None
-        if line_end < 0 and len(data) > MAX_TARGET_BYTES + 32:
-            error = UriTooLong("request-line")
-        elif len(data) > MAX_HEAD_BYTES:
-            error = HeadersTooLarge("head-size")
-        elif line_end >= 0 and data.count(b"\n") != data.count(b"\r\n"):
-            error = MalformedRequest("bare-line-feed")
-        elif line_end > 0 and REQUEST_LINE.match(data) is None:
-            error = request_line_error(data)
+        error = fault_in_part(data)
         if error is not None:
             self._begin(error, data, b"")
             return

@@ -39,10 +39,10 @@ class Http2(Connection):
     """One downstream connection."""
 
     __slots__ = (
-        "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone", "_is_held_back",
-        "_is_leaving", "_is_write_due", "_is_write_paused", "_overdrawn", "_received", "_since_s", "_taken_bytes",
-        "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units", "_write_deadline_s", "bytes_out", "front",
-        "held_bytes", "peer", "session",
+        "_acknowledge_by_s", "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone",
+        "_is_held_back", "_is_leaving", "_is_write_due", "_is_write_paused", "_overdrawn", "_received", "_since_s",
+        "_taken_bytes", "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units", "_write_deadline_s",
+        "bytes_out", "front", "held_bytes", "peer", "session",
     )  # fmt: skip
 
     def __init__(self, front: Front, transport: asyncio.Transport) -> None:
@@ -63,6 +63,7 @@ class Http2(Connection):
         loop = front.shared.loop
         self._since_s = self._whole_s = loop.time()
         self._whole_units = 0
+        self._acknowledge_by_s = self._since_s + front.deadlines.head_s
         self.session = Session(self, front.blocks, loop.time, takes_tunnels=front.take_tunnel is not None)
         transport.set_protocol(self)
         front.connections.add(self)
@@ -334,6 +335,8 @@ class Http2(Connection):
                 self.cut()
         elif self._is_stuck(now_s):
             self._close(Code.ENHANCE_YOUR_CALM)
+        elif now_s > self._acknowledge_by_s and self.session.acks_awaited > 0:
+            self._close(Code.SETTINGS_TIMEOUT)
         elif self._is_behind(now_s):
             self.cut_late("deadline")
         elif not self.session.streams:

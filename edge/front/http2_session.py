@@ -46,9 +46,9 @@ class Session:
     """One connection. The shell feeds it and writes `out`."""
 
     __slots__ = (
-        "_acks_awaited", "_awaited", "_budget", "_closed", "_heads", "_must_empty_table", "_receive_left", "_rest",
-        "_shell", "_untold", "_window_bytes", "client_frame_bytes", "has_window_grown", "is_final", "last_stream_id",
-        "out", "send_left", "streams", "whole_units",
+        "_awaited", "_budget", "_closed", "_heads", "_must_empty_table", "_receive_left", "_rest",
+        "_shell", "_untold", "_window_bytes", "acks_awaited", "client_frame_bytes", "has_window_grown", "is_final",
+        "last_stream_id", "out", "send_left", "streams", "whole_units",
     )  # fmt: skip
 
     def __init__(self, shell: Shell, blocks: KnownBlocks, clock: Callable[[], float], *, takes_tunnels: bool) -> None:
@@ -76,7 +76,7 @@ class Session:
         self.whole_units = 0
         """Frames and header blocks begun, for whoever watches that something becomes whole."""
         self._awaited: bytes | None = frames.PREFACE
-        self._acks_awaited = 1
+        self.acks_awaited = 1  # of our SETTINGS (RFC 9113 §6.5.3)
         self._rest = b""
         self._must_empty_table = False
         self._receive_left = CONNECTION_WINDOW_BYTES
@@ -290,8 +290,8 @@ class Session:
         if len(payload) % 6 or (flags & frames.ACK and payload):
             return Code.FRAME_SIZE_ERROR
         if flags & frames.ACK:
-            self._acks_awaited -= 1
-            return self._charge(0 if self._acks_awaited == 0 else 1)
+            self.acks_awaited -= 1
+            return self._charge(0 if self.acks_awaited == 0 else 1)
         if len(payload) > 6 * _MAX_SETTINGS:
             return Code.ENHANCE_YOUR_CALM
         for name, value in frames.SETTING.iter_unpack(payload):

@@ -104,14 +104,15 @@ class Message:
             self._parser.feed_data(piece)
             fed += len(piece)
             if self.is_complete:
-                return data[fed:]
-        self._tail = (self._tail + data)[-3:]
+                break
+        else:
+            self._tail = (self._tail + data)[-3:]
         content = self._content
         deserved = 3 * sum(map(len, content)) + BARREN_BYTES_PER_CHUNK * len(content)
-        self._barren_bytes = max(0, self._barren_bytes + len(data) - deserved)
+        self._barren_bytes = max(0, self._barren_bytes + fed - deserved)
         if self._barren_bytes > MAX_BARREN_BYTES:
             raise MalformedRequest("chunk-overhead")
-        return b""
+        return data[fed:]
 
     # -- llhttp ---------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The head of an answer in HTTP/1.1 wire form, and what a broken request line is called."""
+"""The head of an answer in HTTP/1.1 wire form, and what of a head in bytes is wrong."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import struct
 import termios
 from http import HTTPStatus
 
-from edge.errors import EdgeError, MalformedRequest, UriTooLong
+from edge.errors import EdgeError, HeadersTooLarge, MalformedRequest, UriTooLong
 from edge.model.http import RawField
 from edge.parse.request import MAX_TARGET_BYTES
+
+MAX_HEAD_BYTES = 32_768
+_MAX_LINE_BYTES = MAX_TARGET_BYTES + 32
 
 REQUEST_LINE = re.compile(rb"[A-Z]{3,7} [!-~\x80-\xff]+ HTTP/1\.[01]\r\n")
 """What llhttp is looser about: one space, upper-case method, version 1.0 or 1.1, CRLF (RFC 9112 §3)."""
@@ -25,11 +28,25 @@ _UPGRADE_AND_CLOSE = b"upgrade: websocket\r\nconnection: upgrade, close\r\n\r\n"
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
 
 
-def request_line_error(data: bytes) -> EdgeError:
-    """Why `data`, which starts with a request line, does not match `REQUEST_LINE`."""
-    if data.find(b"\n", 0, MAX_TARGET_BYTES + 32) < 0 and len(data) > MAX_TARGET_BYTES:
+def fault_in_head(head: bytes) -> EdgeError | None:
+    """What of a whole head is wrong before any parser sees it."""
+    if len(head) <= MAX_HEAD_BYTES and REQUEST_LINE.match(head) is not None:
+        return None
+    if head.find(b"\n", 0, _MAX_LINE_BYTES) < 0:
         return UriTooLong("request-line")
-    return MalformedRequest("request-line")
+    return HeadersTooLarge("head-size") if len(head) > MAX_HEAD_BYTES else MalformedRequest("request-line")
+
+
+def fault_in_part(data: bytes) -> EdgeError | None:
+    """Why a part of a head can no longer become a good one."""
+    line_end = data.find(b"\n")
+    if line_end < 0:
+        return UriTooLong("request-line") if len(data) > _MAX_LINE_BYTES else None
+    if line_end > _MAX_LINE_BYTES or len(data) > MAX_HEAD_BYTES:
+        return fault_in_head(data)
+    if data.count(b"\n") != data.count(b"\r\n"):
+        return MalformedRequest("bare-line-feed")
+    return fault_in_head(data) if line_end else None
 
 
 def answer_head(

@@ -13,7 +13,7 @@ from tests.campaigns.fuzz_targets import TARGETS
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("differential", 160), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)]
+    ("name", "count"), [("differential", 80), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)]
 )
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)

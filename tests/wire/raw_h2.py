@@ -75,23 +75,27 @@ class Heard:
     updates: dict[int, int] = field(default_factory=dict)
     pongs: list[bytes] = field(default_factory=list)
     settings: dict[int, int] = field(default_factory=dict)
-    is_acknowledged: bool = False
+    acknowledged: int = 0
+    """How many of our SETTINGS."""
     is_closed: bool = False
 
 
 class RawH2:
     """One connection."""
 
-    def __init__(self, gateway: Listening, *, begins: bool = True, alpn: Sequence[str] = ("h2",)) -> None:
+    def __init__(
+        self, gateway: Listening, *, begins: bool = True, acknowledges: bool = True, alpn: Sequence[str] = ("h2",)
+    ) -> None:
         context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
         context.set_alpn_protocols(list(alpn))
         raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = context.wrap_socket(raw, server_hostname="localhost")
         self.heard = Heard()
         self._buffer = b""
         self.decoder = hpack.Decoder()
-        if begins:
-            self.send(PREFACE + setting())
+        if begins:  # what is acknowledged lies in the socket already
+            self.send(PREFACE + setting() + (frame(SETTINGS, ACK) if acknowledges else b""))
 
     def send(self, data: bytes) -> RawH2:
         self.tls.sendall(data)
@@ -133,7 +137,7 @@ class RawH2:
         elif kind == PING:
             heard.pongs.append(payload)
         elif kind == SETTINGS and flags & ACK:
-            heard.is_acknowledged = True
+            heard.acknowledged += 1
         elif kind == SETTINGS:
             heard.settings = {
                 int.from_bytes(payload[at : at + 2], "big"): int.from_bytes(payload[at + 2 : at + 6], "big")

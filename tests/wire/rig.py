@@ -112,6 +112,9 @@ class Client:
         if server_name is None:
             context.check_hostname = False
         raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        raw.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # else what is cut in two waits for an acknowledgement
         try:
             self.tls = context.wrap_socket(raw, server_hostname=server_name)
         except OSError:

@@ -49,7 +49,9 @@ class Near:
 
 
 @asynccontextmanager
-async def near(directory: Path, ring_path: Path, shed: ShedSettings, *, http2: str = "front") -> AsyncIterator[Near]:
+async def near(
+    directory: Path, ring_path: Path, shed: ShedSettings, *, http2: str = "front", deadlines: Deadlines = SHORT
+) -> AsyncIterator[Near]:
     """The parts of a worker that serve the public, without its processes."""
     loop = asyncio.get_running_loop()
     config = parse(load(directory / "edge.yaml", os.environ))
@@ -71,7 +73,7 @@ async def near(directory: Path, ring_path: Path, shed: ShedSettings, *, http2: s
     )
     gateway = assemble.build(config, shared)
     assemble.adopt(config, gateway, shared, None)
-    front = Front(gateway, shared, SHORT, Http1)
+    front = Front(gateway, shared, deadlines, Http1)
     streams = DataPlane(front)
     if http2 == "front":
         front.take_http2 = lambda transport: Http2(front, transport)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ from tests.wire.rig import Rig
 from tests.wire.test_deadlines import SHORT, Near, near, play
 from tests.wire.test_http2 import resident_bytes
 
-CALM = 11
+SETTINGS_TIMEOUT, CANCEL, CALM = 4, 8, 11
+BIG = (*GET[:3], (b":path", b"/orders/big"))
 OPEN = END_HEADERS
 
 
@@ -210,6 +212,10 @@ def test_no_frames_at_all_make_the_worker_complain(rig: Rig) -> None:
 # -- ends --------------------------------------------------------------------------------------------
 
 
+PATIENT = replace(SHORT, handshake_s=10, linger_s=2)
+"""With who is slow to begin and to end: many do so at once, in this process."""
+
+
 def stops_in_a_head(there: Near) -> None:
     with RawH2(there) as client:
         assert client.send(headers(1, flags=END_STREAM)).until_closed().goaways == [(0, CALM)]
@@ -252,13 +258,61 @@ def only_pings(there: Near) -> None:
         assert client.heard.goaways == [(0, 0)]  # being alive is no progress
 
 
-ENDS = (stops_in_a_head, dribbles_continuations, stops_in_a_frame, says_half_a_preface, only_pings)
+def never_acknowledges(there: Near) -> None:
+    with RawH2(there, acknowledges=False) as client:
+        assert client.send(headers(1)).until_over(1).statuses == {1: 200}
+        assert client.until_closed().goaways == [(1, SETTINGS_TIMEOUT)]
+
+
+def stops_in_its_body(there: Near) -> None:
+    with RawH2(there) as client:
+        client.send(headers(1, POST, OPEN) + frame(DATA, 0, 1, b"begin")).until_over(1)
+        assert client.heard.resets == {1: CANCEL}
+        assert client.send(headers(3)).until_over(3).statuses == {3: 200}  # the connection goes on
+
+
+def stops_in_a_frame_of_its_body(there: Near) -> None:
+    with RawH2(there) as client:
+        client.send(headers(1, POST, OPEN) + frame(DATA, 0, 1, b"begin", length=100)).until_over(1)
+        assert client.heard.resets == {1: CANCEL}
+        assert client.until_closed().goaways == [(1, CALM)]
+
+
+def takes_nothing_of_its_window(there: Near) -> None:
+    with RawH2(there) as client:
+        client.send(setting((4, 0)) + headers(1)).until_over(1)
+        assert client.heard.resets == {1: CANCEL}
+        assert client.send(setting((4, 9)) + headers(3)).until_over(3).statuses == {1: 200, 3: 200}
+
+
+def takes_nothing_of_the_connection_s_window(there: Near) -> None:
+    with RawH2(there) as client:
+        client.send(setting((4, 1 << 20)) + headers(1, BIG)).until_over(1)
+        assert (client.heard.resets, len(client.heard.bodies[1])) == ({1: CANCEL}, 65_535)
+
+
+def is_served_beside_them(there: Near) -> None:
+    with RawH2(there) as client:
+        end = time.monotonic() + 1
+        for stream in range(1, 2000, 2):
+            assert client.send(headers(stream)).until_over(stream).statuses[stream] == 200
+            if time.monotonic() > end:
+                break
+
+
+ENDS = (
+    stops_in_a_head, dribbles_continuations, stops_in_a_frame, says_half_a_preface, only_pings, never_acknowledges,
+    stops_in_its_body, stops_in_a_frame_of_its_body, takes_nothing_of_its_window, takes_nothing_of_the_connection_s_window,
+    is_served_beside_them,
+)  # fmt: skip
 
 
 def test_what_never_becomes_whole_is_cut_C4(running: Rig, tmp_path: Path) -> None:
+    running.upstream.by_target[b"/orders/big"] = b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + bytes(200_000)
+
     async def all_of_them() -> list[float | BaseException]:
-        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings()) as there:
-            with ThreadPoolExecutor(len(ENDS)) as pool:
+        async with near(running.gateway.directory, tmp_path / "w.ring", ShedSettings(), deadlines=PATIENT) as there:
+            with ThreadPoolExecutor(6) as pool:
                 found = await asyncio.gather(*(play(there, attack, pool) for attack in ENDS), return_exceptions=True)
             assert await there.front.emptied(2), "connections are left"
         return found
@@ -266,7 +320,7 @@ def test_what_never_becomes_whole_is_cut_C4(running: Rig, tmp_path: Path) -> Non
     for attack, found in zip(ENDS, uvloop.run(all_of_them()), strict=True):
         if isinstance(found, BaseException):
             raise AssertionError(attack.__name__) from found
-        assert 0.3 < found < 3, (attack.__name__, found)
+        assert 0.3 < found < 15, (attack.__name__, found)
 
 
 def test_a_worker_that_retires_tells_its_clients_and_serves_what_they_had_sent(running: Rig, tmp_path: Path) -> None:

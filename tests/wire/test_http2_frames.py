@@ -61,6 +61,9 @@ CONNECTION: dict[str, tuple[bytes, int]] = {
     "5.1.1 a lower stream than before": (headers(5) + headers(3), PROTOCOL),
     "5.1.1 DATA on an even stream": (headers(5) + frame(DATA, 0, 2, b"x"), PROTOCOL),
     "5.1.1 WINDOW_UPDATE on an even stream": (headers(5) + frame(WINDOW_UPDATE, 0, 2, u32(1)), PROTOCOL),
+    "5.1.1 RST_STREAM on an even stream": (headers(5) + frame(RST_STREAM, 0, 2, u32(8)), PROTOCOL),
+    "5.1.1 a skipped stream: HEADERS": (headers(9) + headers(5), PROTOCOL),
+    "5.1.1 a skipped stream: DATA": (headers(9) + frame(DATA, 0, 5, b"x"), PROTOCOL),
     # §6.1, §6.2
     "6.1 DATA on no stream": (frame(DATA, 0, 0, b"x"), PROTOCOL),
     "6.1 padding as long as the frame": (headers(1, POST, OPEN) + frame(DATA, PADDED, 1, b"\x06hello"), PROTOCOL),
@@ -86,6 +89,7 @@ CONNECTION: dict[str, tuple[bytes, int]] = {
     "6.5.2 a window above the limit": (setting((4, BIG + 1)), FLOW),
     "6.5.2 frames below the limit": (setting((5, 16_383)), PROTOCOL),
     "6.5.2 frames above the limit": (setting((5, 1 << 24)), PROTOCOL),
+    "8441 3 CONNECT neither on nor off": (setting((8, 2)), PROTOCOL),
     "9218 2.1 priorities neither on nor off": (setting((9, 2)), PROTOCOL),
     "6.5.2 the second of two": (setting((4, 1), (2, 7)), PROTOCOL),
     "6.5 a hundred settings in a frame": (setting(*[(0x99, 0)] * 100), CALM),
@@ -109,6 +113,11 @@ CONNECTION: dict[str, tuple[bytes, int]] = {
         headers(1, POST, OPEN) + frame(WINDOW_UPDATE, 0, 1, u32(BIG - 65_535)) + setting((4, 65_536)),
         FLOW,
     ),
+    "6.9.2 a window of the connection is no setting's": (
+        headers(1, POST, OPEN) + setting((4, BIG)) + frame(WINDOW_UPDATE, 0, 1, u32(1))
+        + frame(WINDOW_UPDATE, 0, 0, u32(BIG)),
+        FLOW,
+    ),
     # §6.10
     "6.10 CONTINUATION alone": (frame(CONTINUATION, END_HEADERS, 1), PROTOCOL),
     "6.10 of no stream": (headers(1, flags=END_STREAM) + frame(CONTINUATION, END_HEADERS, 0), PROTOCOL),
@@ -125,6 +134,17 @@ CONNECTION: dict[str, tuple[bytes, int]] = {
     "7541 2.3.3 an index behind the table": (frame(HEADERS, 0x5, 1, b"\xbe"), COMPRESSION),
     "7541 2.3.3 a name behind the table": (frame(HEADERS, 0x5, 1, b"\x7f\x00\x01x"), COMPRESSION),
     "7541 4.2 a resize behind a field": (frame(HEADERS, 0x5, 1, block(GET) + b"\x20"), COMPRESSION),
+    "7541 4.2 a resize behind a field, of trailers": (
+        headers(1, POST, OPEN) + frame(HEADERS, 0x5, 1, block([(b"x-a", b"1")]) + b"\x20"), COMPRESSION),
+    "7541 4.3 an index that was evicted": (
+        frame(HEADERS, OPEN, 1, block(GET) + b"\x40\x01a\x01b")
+        + frame(HEADERS, 0x5, 3, b"\x20\xbe" + block(GET)), COMPRESSION),
+    "7541 4.4 an index behind an entry too large for the table": (
+        frame(HEADERS, OPEN, 1, block(GET) + b"\x40\x01a\x01b\x40\x01c" + string(bytes(4096)) + b"\xbe"), COMPRESSION),
+    "7541 of a stream that is refused": (
+        headers(1, flags=0x5 | HAS_PRIORITY, pad=SELF) + frame(HEADERS, 0x5, 3, b"\xff"), COMPRESSION),
+    "7541 in trailers": (headers(1, POST, OPEN) + frame(HEADERS, 0x5, 1, b"\xff\xff"), COMPRESSION),
+    "7541 5.1 a number above all bounds": (frame(HEADERS, 0x5, 1, b"\x00\x7f\xff\xff\xff\x7f"), COMPRESSION),
     "7541 5.1 a number without end": (frame(HEADERS, 0x5, 1, b"\xff" + b"\xff" * 9), COMPRESSION),
     "7541 5.1 a number that is cut off": (frame(HEADERS, 0x5, 1, b"\xff"), COMPRESSION),
     "7541 5.2 a string that is cut off": (frame(HEADERS, 0x5, 1, b"\x00\x05abc"), COMPRESSION),
@@ -196,6 +216,14 @@ STREAM: dict[str, tuple[bytes, int]] = {
     "8.1.1 less than the length, in two frames": (
         headers(1, (*POST, (b"content-length", b"3")), OPEN) + frame(DATA, 0, 1, b"x") + frame(DATA, END_STREAM, 1, b"x"),
         PROTOCOL),
+    "8.1.1 a body behind a HEAD's own length": (
+        headers(1, ((b":method", b"HEAD"), *GET[1:], (b"content-length", b"1")), OPEN)
+        + frame(DATA, END_STREAM, 1, b"xy"), PROTOCOL),
+    "8.1.1 padding is no body": (
+        headers(1, (*POST, (b"content-length", b"5")), OPEN)
+        + frame(DATA, END_STREAM | PADDED, 1, b"\x02hi" + bytes(2)), PROTOCOL),
+    "8.1 trailers with upper case": (headers(1, POST, OPEN) + headers(1, [(b"X-A", b"1")]), PROTOCOL),
+    "8.1 trailers with CR": (headers(1, POST, OPEN) + headers(1, [(b"x-a", b"1\r")]), PROTOCOL),
     "8.1.1 trailers before the length": (
         headers(1, (*POST, (b"content-length", b"3")), OPEN) + frame(DATA, 0, 1, b"x") + headers(1, [(b"x-a", b"1")]),
         PROTOCOL),
@@ -228,7 +256,15 @@ MALFORMED: dict[str, list[tuple[bytes, bytes]]] = {
     "8.2.1 a tab behind a value": [*GET, (b"x-a", b"a\t")],
     **{f"8.2.2 {name.decode()}": [*GET, (name, b"x")] for name in (
         b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te")},
+    "8.2.1 only white space": [*GET, (b"x-a", b" ")],
+    "8.2.2 te with more": [*GET, (b"te", b"trailers, gzip")],
+    "8.2.2 http2-settings": [*GET, (b"http2-settings", b"AAMAAABkAAQAAP__")],
     "8.3 unknown": [*GET, (b":a", b"1")],
+    "8.3 of CONNECT": [*GET, (b":protocol", b"websocket")],
+    "8.3 upper case": [*GET[:3], (b":Path", b"/orders/7")],
+    "8.3.1 http": [GET[0], (b":scheme", b"http"), *GET[2:]],
+    "8.3.1 an absolute path": [*GET[:3], (b":path", b"https://localhost/orders/7")],
+    "8.3.1 two hosts": [*GET, (b"host", b"localhost"), (b"host", b"localhost")],
     "8.3 of answers": [*GET, (b":status", b"200")],
     "8.3 behind a field": [*GET[:3], (b"x-a", b"1"), GET[3]],
     "8.3.1 an empty path": [*GET[:3], (b":path", b"")],
@@ -238,6 +274,7 @@ MALFORMED: dict[str, list[tuple[bytes, bytes]]] = {
     "8.3.1 a host that disagrees": [*GET, (b"host", b"elsewhere")],
     "8.5 CONNECT with a path": [(b":method", b"CONNECT"), *GET[1:]],
     "8.5 CONNECT": [(b":method", b"CONNECT"), GET[2]],
+    "8441 CONNECT without a path": [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:3]],
     "8441 CONNECT to another protocol": [(b":method", b"CONNECT"), (b":protocol", b"connect-udp"), *GET[1:]],
 }  # fmt: skip
 
@@ -286,23 +323,50 @@ FINE: dict[str, bytes] = {
     "7541 5.2 Huffman": frame(
         HEADERS, 0x5, 1, block(GET[:3]) + b"\x04" + b"\x87" + bytes.fromhex("603d65b82a18 77".replace(" ", ""))),
     "7541 6.2.3 never indexed": frame(HEADERS, 0x5, 1, block(GET).replace(b"\x00\x07:method", b"\x10\x07:method")),
+    "5.1 ended: WINDOW_UPDATE, PRIORITY and RST_STREAM": headers(1) + frame(WINDOW_UPDATE, 0, 1, u32(1))
+        + frame(PRIORITY, 0, 1, u32(0) + b"\x10"),
+    "5.1.1 the last stream there is": headers(2**31 - 1),
+    "6.5.2 push on": setting((2, 1)) + headers(1),
+    "6.5.2 push off": setting((2, 0)) + headers(1),
+    "6.5.2 no streams": setting((3, 0)) + headers(1),
+    "6.5.2 no list of fields": setting((6, 0)) + headers(1),
+    "6.5.2 the largest window": setting((4, BIG)) + headers(1),
+    "6.9.1 the largest window of the connection": frame(WINDOW_UPDATE, 0, 0, u32(BIG - 65_535)) + headers(1),
+    "6.8 GOAWAY with words": headers(1) + frame(GOAWAY, 0, 0, u32(0, 0) + b"until later"),
+    "7 an unknown code": headers(3, POST, OPEN) + frame(RST_STREAM, 0, 3, u32(0xFFFF)) + headers(5),
+    "7541 2.3.2 of a stream that was refused": (
+        frame(HEADERS, 0x5 | HAS_PRIORITY, 1, SELF + block(GET) + b"\x40\x01a\x01b")
+        + frame(HEADERS, 0x5, 5, block(GET) + b"\xbe")),
+    "7541 2.3.2 of trailers": headers(1, POST, OPEN) + frame(HEADERS, 0x5, 1, b"\x40\x01a\x01b")
+        + frame(HEADERS, 0x5, 5, block(GET) + b"\xbe"),
+    "7541 4.4 an entry too large for the table": frame(
+        HEADERS, 0x5, 1, block(GET) + b"\x40\x01a\x01b\x40\x01c" + string(b"v" * 4096)),
+    "7541 5.1 a number with needless zeros": frame(HEADERS, 0x5, 1, block(GET) + b"\x00\x01a\x7f\x80\x00" + b"v" * 127),
     "an end and a window in one breath": headers(1) + frame(WINDOW_UPDATE, 0, 1, u32(1)),
     "a stream is left out": headers(5),
 }  # fmt: skip
+
+
+STREAM_OF = {
+    "a stream is left out": 5,
+    "5.1.1 the last stream there is": 2**31 - 1,
+    "7 an unknown code": 5,
+    "7541 2.3.2 of a stream that was refused": 5,
+    "7541 2.3.2 of trailers": 5,
+}
+REFUSED_BESIDE = {"7541 2.3.2 of a stream that was refused": {1: PROTOCOL}}
 
 
 @pytest.mark.parametrize("case", FINE)
 def test_what_is_allowed_is_served(rig: Rig, case: str) -> None:
     with RawH2(rig.gateway) as client:
         client.send(FINE[case])
-        stream = 5 if "left out" in case else 1
+        stream = STREAM_OF.get(case, 1)
         client.until_over(stream)
         client.fence()
-        assert (client.heard.statuses[stream] in (200, 404), client.heard.resets, client.heard.goaways) == (
-            True,
-            {},
-            [],
-        )
+        found = client.heard.statuses[stream] in (200, 404), client.heard.resets, client.heard.goaways
+        ends = [(1, 0)] if "GOAWAY" in case else []
+        assert found == (True, REFUSED_BESIDE.get(case, {}), ends)
 
 
 def test_the_preface_may_come_byte_by_byte(rig: Rig) -> None:
@@ -317,7 +381,47 @@ def test_what_the_gateway_says_first(rig: Rig) -> None:
         heard = client.fence()
         assert heard.settings == {3: 100, 4: 262_144, 6: 65_536, 8: 1, 9: 1}
         assert heard.updates == {0: (1 << 20) - 65_535}
-        assert heard.is_acknowledged
+        assert heard.acknowledged == 1
+
+
+def test_each_setting_is_acknowledged_and_each_ping_answered_in_order_6_5_3(rig: Rig) -> None:
+    with RawH2(rig.gateway) as client:
+        pings = [bytes(7) + bytes((at,)) for at in range(5)]
+        client.send(b"".join(setting((3, at)) + frame(PING, payload=pings[at]) for at in range(5))).fence()
+        assert (client.heard.acknowledged, client.heard.pongs[:5]) == (1 + 5, pings)
+
+
+def test_a_window_of_one_lets_out_one_byte_at_a_time_6_9(rig: Rig) -> None:
+    with RawH2(rig.gateway) as client:
+        client.send(setting((4, 1)) + headers(1))
+        while client.heard.bodies.get(1) != b"o":
+            assert client.hear()
+        assert client.fence().bodies[1] == b"o"
+        client.send(frame(WINDOW_UPDATE, 0, 1, u32(1))).until_over(1)
+        assert (client.heard.bodies[1], client.heard.statuses) == (b"ok", {1: 200})
+
+
+def test_a_window_below_nothing_has_to_be_filled_first_6_9_2(rig: Rig) -> None:
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n" + bytes(30)]
+    with RawH2(rig.gateway) as client:
+        client.send(setting((4, 20)) + headers(1))
+        while len(client.heard.bodies.get(1, b"")) < 20:
+            assert client.hear()
+        client.send(
+            setting((4, 5)) + frame(WINDOW_UPDATE, 0, 1, u32(15))
+        )  # 20 of 5 are used: 15 below nothing, then nothing
+        assert len(client.fence().bodies[1]) == 20
+        client.send(setting((4, 4)) + frame(WINDOW_UPDATE, 0, 1, u32(2)))
+        assert len(client.fence().bodies[1]) == 21
+        client.send(setting((4, 100))).until_over(1)
+        assert len(client.heard.bodies[1]) == 30
+
+
+def test_an_empty_answer_needs_no_window_6_9_1(rig: Rig) -> None:
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]
+    with RawH2(rig.gateway) as client:
+        assert client.send(setting((4, 0)) + headers(1)).until_over(1).statuses == {1: 200}
+        assert client.heard.ended == {1}
 
 
 def test_more_streams_than_allowed_are_refused_5_1_2(rig: Rig) -> None:
