@@ -49,6 +49,15 @@ class PolicyBundle:
     """(route name, method) → what can apply there; a method that is not in the schema has none."""
     service_names: Mapping[str, str]
     """SPIFFE ID → name in services.yaml."""
+    known: dict[tuple[Policy, ...], Slice]
+    """Every slice that was cut, by its policies; grows when routes are added, and is never more than there are sets."""
+
+    def with_routes(self, routes: Mapping[str, str]) -> PolicyBundle:
+        """The same policies about more routes: name → service. No policy can name one of them, so what reaches their service
+        decides; native sets are shared."""
+        services = {name: spiffe_id for spiffe_id, name in self.service_names.items()}
+        added = slices.cut(self.policies, routes=routes, services=services, known=self.known)
+        return replace(self, slices={**self.slices, **added})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +102,13 @@ def compile(
     if faults:
         raise ConfigError(faults)
     policies = tuple(by_id[policy_id] for policy_id in sorted(by_id))
+    named = {route.name: route.upstream.service for route in routes}
+    cut: dict[tuple[Policy, ...], Slice] = {}
     return PolicyBundle(
         policies=policies,
-        slices=slices.cut(policies, routes={route.name: route.upstream.service for route in routes}, services=services),
+        slices=slices.cut(policies, routes=named, services=services, known=cut),
         service_names={spiffe_id: name for name, spiffe_id in services.items()},
+        known=cut,
     )
 
 

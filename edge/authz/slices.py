@@ -103,14 +103,17 @@ def policy(node: pst.Template, *, file: str, line: int) -> Policy:
 
 
 def cut(
-    policies: tuple[Policy, ...], *, routes: Mapping[str, str], services: Mapping[str, str]
+    policies: tuple[Policy, ...],
+    *,
+    routes: Mapping[str, str],
+    services: Mapping[str, str],
+    known: dict[tuple[Policy, ...], Slice],
 ) -> dict[tuple[str, str], Slice]:
     """(route, method) → slice, for every route and every method of the schema.
 
     `routes` maps names to services, `services` maps names to SPIFFE IDs. Equal slices are one object, so a thousand routes
-    of one service share a handful of native sets.
+    of one service share a handful of native sets; `known` holds those that were cut before, and is filled.
     """
-    known: dict[tuple[Policy, ...], Slice] = {}
     result: dict[tuple[str, str], Slice] = {}
     for method in GROUP_OF:
         by_reach: dict[tuple[str, str], list[Policy]] = {}

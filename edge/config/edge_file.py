@@ -200,6 +200,13 @@ class ShedShape(Shape):
     max_held_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40), Expect("a number of bytes", "268435456")] = 256 << 20
 
 
+class RegistrationShape(Shape):
+    """What services may announce of themselves; who may is in services.yaml."""
+
+    loopback: bool = False
+    """Instances on 127.0.0.1 and ::1: only where the services share the gateway's machine."""
+
+
 Seconds = Annotated[float, Field(ge=0.1, le=3600), Expect("seconds, 0.1 to 3600", "10")]
 
 
@@ -233,6 +240,7 @@ class EdgeShape(Shape):
     audit: AuditShape = AuditShape()
     shed: ShedShape = ShedShape()
     deadlines: DeadlinesShape = DeadlinesShape()
+    registration: RegistrationShape = RegistrationShape()
     dns_suffixes: (
         Annotated[tuple[DnsSuffix, ...], Field(max_length=50), Expect("a list of DNS suffixes", "[.internal]")] | None
     ) = None

@@ -73,6 +73,7 @@ def parse(sources: Sources) -> Config:
         routes=found_routes.sound,
         grants=tuple(grants.sound.values()),
         balancing=grants.balancing,
+        may_loopback=edge.registration.loopback,
         limits=limits,
         policies=bundle,
         problem_base=edge.problem_base,

@@ -3,6 +3,7 @@ what lies between them."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 
@@ -32,7 +33,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Every method that the public listener takes; CONNECT and TRACE never pass a gateway."""
 
 
-def _pattern_flaw(text: str) -> str | None:
+def pattern_flaw(text: str) -> str | None:
     parsed = parse(text)
     if isinstance(parsed, Flaw):
         return f"{parsed.message}; {parsed.remedy}"
@@ -81,7 +82,15 @@ def _prefix_flaw(text: str) -> str | None:
         return None
     if text.endswith("/") or any(mark in text for mark in "*{}"):
         return "literal segments without a final slash"
-    return _pattern_flaw(text)
+    return pattern_flaw(text)
+
+
+def _network_flaw(text: str) -> str | None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        return str(exc)
+    return None
 
 
 def _rate_flaw(text: str) -> str | None:
@@ -89,7 +98,7 @@ def _rate_flaw(text: str) -> str | None:
     return parsed.message if isinstance(parsed, BadSetting) else None
 
 
-Path = Annotated[str, check(_pattern_flaw), Expect("a path pattern", "/orders/**")]
+Path = Annotated[str, check(pattern_flaw), Expect("a path pattern", "/orders/**")]
 Method = Annotated[str, check(_method_flaw), Expect("an HTTP method in capitals", "GET")]
 Name = Annotated[str, check(lambda text: None if is_limit_name(text) else "letters, digits, . _ -, at most 64"),
                  Expect("a name", "orders")]  # fmt: skip
@@ -100,6 +109,7 @@ DnsName = Annotated[
     str, pattern(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"),
     Expect("a lower-case DNS name without wildcard", "orders.internal"),
 ]  # fmt: skip
+Network = Annotated[str, check(_network_flaw), Expect("a network", "10.20.0.0/16")]
 FieldName = Annotated[str, pattern(r"[A-Za-z0-9-]{1,100}"), Expect("a header name of letters, digits, -", "x-version")]
 FieldValue = Annotated[str, pattern(r"[!-~](?:[ -~]{0,198}[!-~])?"), Expect("printable ASCII", "v2")]
 ANSWER_FIELDS = frozenset((
@@ -144,6 +154,10 @@ class ServiceShape(Shape):
     health: HealthShape | None = None
     assertion: Annotated[Literal["subject", "request"], Expect("subject or request", "subject")] | None = None
     """Sign who calls it, or each request; absent: neither."""
+    addresses: Annotated[
+        tuple[Network, ...], Field(max_length=100), Expect("a list of networks", "[10.20.0.0/16]")
+    ] = ()
+    """Where its instances may be although they register from elsewhere."""
 
 
 class MatchShape(Shape):

@@ -6,6 +6,7 @@ forward to, whatever certificate it holds.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from edge.config.balancing import settings
@@ -72,6 +73,7 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
             methods=shape.methods or METHODS,
             dns=shape.dns if shape.dns is not None else (f"{name}.internal",),
             assertion=shape.assertion,
+            addresses=tuple(map(ipaddress.ip_network, shape.addresses)),
         )
     return Grants(sound, frozenset(str(way[-1]) for way in table.ways), table.is_whole, balancing)
 

@@ -116,6 +116,8 @@ class Config:
     grants: tuple[Grant, ...]
     balancing: Mapping[str, BalanceSettings]
     """Service → how its instances share its requests."""
+    may_loopback: bool
+    """Instances may register on the gateway's own loopback."""
     limits: tuple[LimitSettings, ...]
     policies: PolicyBundle
     problem_base: str

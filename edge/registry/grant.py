@@ -12,11 +12,14 @@ ends in `/` has one, at its end), and one stand-in for every other text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from edge.model.route import PathPattern, Segment, Wildcard
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _OTHER = "\0other"
 """Stands for any segment that no pattern spells out; no path holds a NUL."""
@@ -37,10 +40,24 @@ class Grant:
     """DNS names that its certificates may hold; for issuing only."""
     assertion: Literal["subject", "request"] | None = None
     """Whether what it is sent is signed, and about what."""
+    addresses: tuple[Network, ...] = ()
+    """Where its instances may be although they register from elsewhere."""
 
     def covers(self, pattern: PathPattern) -> bool:
         """Whether every path that `pattern` can match is matched by one of `may_serve`."""
         return is_covered(pattern.segments, [each.segments for each in self.may_serve])
+
+    def outside(self, pattern: PathPattern, methods: Sequence[str], hosts: Sequence[str]) -> str | None:
+        """What of a route is not granted, in words; None when all of it is."""
+        if not self.covers(pattern):
+            return f"the path {pattern.text}"
+        for method in methods:
+            if method not in self.methods:
+                return f"the method {method}"
+        for host in hosts:
+            if host not in self.hosts:
+                return f"the host {host}"
+        return None
 
     def allows(self, path: str) -> bool:
         """Whether one canonical path is matched by one of `may_serve`."""

@@ -116,10 +116,11 @@ def _conditions(route: Route) -> int:
 
 def in_order(routes: Iterable[Route]) -> list[Route]:
     """Most specific first: any request is decided by the first route of this list that matches it."""
-    return sorted(routes, key=_rank)
+    return sorted(routes, key=rank)
 
 
-def _rank(route: Route) -> tuple[tuple[tuple[int, str], ...], int, bool]:
+def rank(route: Route) -> tuple[tuple[tuple[int, str], ...], int, bool]:
+    """Less = decides first, of all that match one request."""
     segments = tuple(
         (0, segment) if isinstance(segment, str) else (1 if segment is Wildcard.ONE else 2, "")
         for segment in shape(route.pattern)

@@ -225,3 +225,15 @@ def test_any_text_gives_a_bundle_or_faults(text: str) -> None:
     source = PolicySource("a.cedar", text.encode())
     with suppress(ConfigError):
         assert len(compile([source], schema=SCHEMA, services=SERVICES, routes=ROUTES).policies) <= 2
+
+
+def test_more_routes_share_the_policies_of_their_service_and_the_native_sets() -> None:
+    first = bundle(
+        permit_when("true", "all"), '@id("b") forbid (principal, action, resource in Edge::Service::"orders");'
+    )
+    service = ROUTES[0].upstream.service
+    more = first.with_routes({"orders:/new": service})
+    assert more.slices["orders:/new", "GET"].policies == first.slices[ROUTES[0].name, "GET"].policies
+    assert more.slices["orders:/new", "GET"] is first.with_routes({"other": service}).slices["other", "GET"]
+    assert ("orders:/new", "GET") not in first.slices
+    assert more.slices[ROUTES[0].name, "GET"] is first.slices[ROUTES[0].name, "GET"]
