@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 
 from edge.accept.shed import Shed
@@ -39,6 +40,7 @@ from edge.forward.assertion import Assertions
 from edge.forward.fleet import Fleet
 from edge.forward.io_insist import Alarm
 from edge.forward.io_pool import Pool, UpstreamTrust, generations
+from edge.limit.io_connect import connect
 from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter
 from edge.limit.store import StoreSettings
@@ -46,6 +48,7 @@ from edge.model.http import RawField
 from edge.model.route import PathPattern, Route, Upstream
 from edge.observe import Observer
 from edge.pipeline import Gateway
+from edge.registry.io_store import RegistryStore
 from edge.registry.roster import Roster
 from edge.routing import pattern, table
 from pki.bundle import Bundle
@@ -75,6 +78,7 @@ class WorkerShared(Shared):
     issuances: IssuanceRecord
     """What our CA handed out."""
     store: LeaseStore
+    registry: RegistryStore
 
 
 def open_shared(
@@ -97,6 +101,7 @@ def open_shared(
         status=KnownStatus(),
         issuances=IssuanceRecord(config.state / STATUS),
         store=LeaseStore(store),
+        registry=RegistryStore(partial(connect, store), store.timeout_s),
         shed=Shed(config.shed.share(config.workers)),
         observer=observer,
         tasks=set(),
@@ -121,6 +126,18 @@ def build(config: Config, shared: WorkerShared, previous: Gateway | None = None)
     )
 
 
+def with_declared(gateway: Gateway, config: Config, declared: Sequence[Route]) -> Gateway:
+    """The same generation with routes that services declare. Memories of what was decided start anew, as at a reload."""
+    if not declared:
+        return gateway
+    bundle = config.policies.with_routes({route.name: route.upstream.service for route in declared})
+    return replace(
+        gateway,
+        routes=table.compile((*config.routes, *declared), config.listeners.public.hosts),
+        authorizer=Authorizer(bundle),
+    )
+
+
 def client_trust(config: Config, shared: WorkerShared) -> ClientTrust | None:
     """Whom the services listener believes; None where it is not opened."""
     if "services" not in config.opened:
@@ -132,12 +149,12 @@ def client_trust(config: Config, shared: WorkerShared) -> ClientTrust | None:
         bundle.intermediates,
         bundle.role_issuers,
         revoked=shared.status.revoked,
-        check_issued=_check_issued(config.identity, bundle, shared.issuances, config.trust_domain),
+        check_issued=check_issued(config.identity, bundle, shared.issuances, config.trust_domain),
         roles=frozenset(ROLES),
     )
 
 
-def _check_issued(
+def check_issued(
     identity: Identity, bundle: Bundle, issuances: IssuanceRecord, trust_domain: str
 ) -> Callable[[bytes, datetime], None]:
     """What an outside authority issues is in no record of ours."""
@@ -220,6 +237,7 @@ async def close(shared: WorkerShared, gateway: Gateway) -> None:
         task.cancel()
     await asyncio.gather(*shared.tasks, return_exceptions=True)
     await gateway.key_sets.close()
+    await shared.registry.close()
     await shared.store.close()
     shared.pool.close()
 
@@ -254,7 +272,7 @@ def _trust(config: Config, shared: WorkerShared, previous: UpstreamTrust | None)
             # What an outside authority revokes it ends soon, or says in ways of its own; ours says it here.
             revoked=frozenset() if identity.outside else shared.status.revoked(now),
         )
-        _check_issued(identity, bundle, shared.issuances, expected.trust_domain)(proven.leaf_sha256, now)
+        check_issued(identity, bundle, shared.issuances, expected.trust_domain)(proven.leaf_sha256, now)
         return proven
 
     return UpstreamTrust(

@@ -61,7 +61,7 @@ class AuditSettings:
 
 FIELDS: Mapping[str, str] = {
     "gateway.writer": "name and run of the process that wrote the record; added by the notary",
-    "event.action": "`request`, or the kind of an event: config.*, process.*, log.*, identity.*, pki.*",
+    "event.action": "`request`, or the kind of an event: config.*, process.*, log.*, identity.*, registry.*, pki.*",
     "event.sequence": "counts the records of this writer from 1 without a gap",
     "@timestamp": "when the request or event began, UTC",
     "event.id": "the decision id, also `instance` of problems and X-Request-Id",
@@ -105,6 +105,10 @@ FIELDS: Mapping[str, str] = {
     "service.target.spiffe_id": "identity the upstream proved",
     "service.target.cert_serial": "serial of the upstream's certificate",
     "destination.address": "address of the upstream",
+    "service.name": "the service that a registration is about",
+    "service.node.name": "id of the instance",
+    "service.address": "where it announces that it answers",
+    "registry.gateway": "identity of the gateway that admitted it",
     "upstream.connect_ns": "what dial and handshake of the upstream connection took",
     "record.truncated": "true when optional fields were left out because the record would have been too long",
     "count": "how many requests or records this leaf stands for",
@@ -210,7 +214,14 @@ def fields(values: Mapping[str, Value]) -> str:
     return ",".join(encoded)
 
 
-_EVENT_TYPES = {"config": "change", "process": "info", "log": "info", "identity": "denied", "pki": "change"}
+_EVENT_TYPES = {
+    "config": "change",
+    "process": "info",
+    "log": "info",
+    "identity": "denied",
+    "registry": "change",
+    "pki": "change",
+}
 
 
 def event(kind: str, sequence: int, event_id: str, when_ns: int, values: Mapping[str, Value]) -> bytes:

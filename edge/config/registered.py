@@ -118,7 +118,7 @@ def _route(grant: Grant, alike: list[Declared]) -> Route:
         pattern=pattern(path),
         hosts=tuple(sorted({host for each in alike for host in each.hosts})),
         methods=tuple(method for method in METHODS if method in methods),
-        upstream=Upstream(grant.service, grant.spiffe_id),
+        upstream=Upstream(grant.service, grant.spiffe_id, assertion=grant.assertion),
         auth=AUTH,
         place=("registered", 1, 1),
     )
@@ -126,7 +126,8 @@ def _route(grant: Grant, alike: list[Declared]) -> Route:
 
 def _as_before(route: Route, known: Route | None) -> Route:
     """The same object as before where nothing changed."""
-    if known is None:
-        return route
-    facts = (route.pattern, route.hosts, route.methods, route.upstream)
-    return known if facts == (known.pattern, known.hosts, known.methods, known.upstream) else route
+    return known if known is not None and _facts(known) == _facts(route) else route
+
+
+def _facts(route: Route) -> tuple[object, ...]:
+    return route.pattern, route.hosts, route.methods, route.upstream.spiffe_id, route.upstream.assertion

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from edge.model.identity import Peer
+from edge.registry.admission import Granted, Refused
 from pki import desk
 
 Facts = Mapping[str, object]
 Ask = Callable[[desk.FromWorker], Awaitable[desk.Reply]]
 """Raises: Shedding when too many ask, NotReady when there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks about which instance. `subject` is the SPIFFE ID that the line authenticated."""
+
+    service: str
+    instance: str
+    subject: str
+    peer: Peer
+
+
+class Register(Protocol):
+    """Who takes registrations. Refusals are values; they are recorded there."""
+
+    async def register(self, asked: Asked, body: bytes) -> Granted | Refused: ...
+
+    async def leave(self, asked: Asked) -> float | Refused:
+        """→ for how many seconds requests may still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +50,7 @@ class Inside:
     """Of the services listener; None where it is not opened."""
     authority: Ask | None = None
     """The process that signs; None where this gateway hosts no CA."""
+    register: Register | None = None
+    """None where an outside authority issues: it has no services listener either."""
+    services: Callable[[], Facts] = dict
+    """Who serves what, and why something does not."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from quart import Response
 
-from edge.control import est, facts, word
+from edge.control import est, facts, registration, word
 
 Handler = Callable[..., Awaitable[Response]]
 """Called with the worker's `Inside` and, by name, what the path captured."""
@@ -76,6 +76,10 @@ _WRITTEN_BY_GATEWAYS = """\
 @id("{name}")
 permit (principal is Edge::Gateway, action in Edge::Action::"write", resource == Edge::Route::"{name}");
 """
+_WRITTEN_BY_SERVICES = """\
+@id("{name}")
+permit (principal is Edge::Service, action in Edge::Action::"write", resource == Edge::Route::"{name}");
+"""
 _ON_THIS_MACHINE = "the admin listener is reached from this machine only, and answers facts, not secrets"
 
 
@@ -88,6 +92,7 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
     "admin": (
         _fact("edge-status", "/v1/status", facts.show_status),
         _fact("edge-routes", "/v1/routes", facts.show_routes),
+        _fact("edge-services", "/v1/services", facts.show_services),
         _fact("edge-metrics", "/metrics", facts.show_metrics),
     ),
     "enrol": (
@@ -143,6 +148,15 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             ("GET",),
             word.authority_word,
             _READ_BY_GATEWAYS.format(name="edge-authority-word"),
+            auth=("mtls",),
+            timeout_s=20.0,
+        ),
+        ControlRoute(
+            "edge-register",
+            "/v1/services/{service}/instances/{instance}",
+            ("PUT", "DELETE"),
+            registration.handle,
+            _WRITTEN_BY_SERVICES.format(name="edge-register"),
             auth=("mtls",),
             timeout_s=20.0,
         ),

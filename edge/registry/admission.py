@@ -50,7 +50,7 @@ class Refused:
     rule: str
     """A key of REFUSALS."""
     detail: str = ""
-    """For the access log; never for the client, but for the name of what is not granted."""
+    """For the access log, never for the client."""
     retry_after_s: int = 0
 
 
@@ -60,6 +60,7 @@ class Granted:
 
     entry: Entry
     is_new: bool
+    ttl_s: int
     expires_in_s: float
     reasons: Mapping[str, str]
     """Path of a declared route → why it is not live."""

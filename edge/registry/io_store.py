@@ -54,6 +54,8 @@ class RegistryStore:
         self._timeout_s = timeout_s
         self._client: Client | None = None
         self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        """Held by whoever follows the stream: nobody is given the same change twice."""
         self._seen: bytes | None = None
         """Id of the last change that was read; None before the first look."""
         self._cursor = 0
@@ -67,19 +69,19 @@ class RegistryStore:
         await self._script(_DROP, (ENTRIES,), field, raw)
 
     async def changes(self) -> list[bytes]:
-        """What was written since the last look, oldest first, at most BATCH; from the first look on. Raises: StoreUnavailable."""
-        if self._seen is None:
-            last = await self._call("XREVRANGE", CHANGES, "+", "-", "COUNT", 1)
-            self._seen = last[0][0] if last else b"0-0"
-            return []
-        answer = await self._call("XREAD", "COUNT", BATCH, "STREAMS", CHANGES, self._seen)
-        found = []
-        for _, messages in _streams(answer):
-            for identity, fields in messages:
-                self._seen = identity
-                raw = (fields or {}).get(b"e", b"")
-                found.append(bytes(raw[: MAX_BYTES + 1]))
-        return found
+        """What was written since the last look, oldest first, at most BATCH. Raises: StoreUnavailable."""
+        async with self._reading:
+            if self._seen is None:
+                last = await self._call("XREVRANGE", CHANGES, "+", "-", "COUNT", 1)
+                self._seen = last[0][0] if last else b"0-0"
+                return []
+            answer = await self._call("XREAD", "COUNT", BATCH, "STREAMS", CHANGES, self._seen)
+            found = []
+            for _, messages in _streams(answer):
+                for identity, fields in messages:
+                    self._seen = identity
+                    found.append(bytes((fields or {}).get(b"e", b"")[: MAX_BYTES + 1]))
+            return found
 
     async def walk(self) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The next piece of what stands, and whether it was the last of a round. Raises: StoreUnavailable."""

@@ -40,6 +40,7 @@ class Held:
     entry: Entry
     raw: bytes
     certificates: tuple[tuple[bytes, int], ...]
+    """What it rests on: the proof of who registered, and of the gateway that says so."""
     keep_until_ms: int
     """The latest end of all that was known of it."""
     published_s: float
@@ -77,15 +78,15 @@ class Ledger:
         known = self._held.get(entry.key)
         return known is not None and _order(entry) < _order(known.entry)
 
-    def take(self, entry: Entry, raw: bytes, moment: Moment) -> bool:
-        """Whether it is news. The same again is none, and older is none."""
+    def take(self, entry: Entry, raw: bytes, signer: tuple[tuple[bytes, int], ...], moment: Moment) -> bool:
+        """Whether it is news. The same again is none, and older is none. `signer`: what the proof of the gateway rests on."""
         known = self._held.get(entry.key)
         if known is not None and _order(entry) <= _order(known.entry):
             if known.raw == raw:
                 known.published_s = moment.mono_s
             return False
         keep_until_ms = max(entry.expires_ms, known.keep_until_ms if known is not None else 0)
-        held = Held(entry, raw, entry.certificates, keep_until_ms, moment.mono_s, is_living=False)
+        held = Held(entry, raw, entry.certificates + signer, keep_until_ms, moment.mono_s, is_living=False)
         held.judge(moment)
         self._held[entry.key] = held
         self._due_ms = min(self._due_ms, entry.expires_ms)

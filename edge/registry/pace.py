@@ -1,32 +1,29 @@
 """How often a service may change its registrations: a token bucket for each, so that a flood costs its sender.
 
-A change costs us a handshake, a signature and a write that every worker reads and verifies. A heartbeat that is not due costs
-nothing of these and is not counted. Buckets are kept by service of services.yaml, so there are no more of them than grants.
+A change costs us a handshake, a signature and a write that every worker reads and verifies, a heartbeat the latter two,
+and one that is not due nothing. Buckets are kept by service of services.yaml, so there are no more of them than grants.
 Times are nanoseconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-CHANGES_PER_S: Final = 20
-BURST: Final = 200
-"""A fleet that is restarted as a whole registers at once."""
-_NS: Final = 1_000_000_000
+_NS = 1_000_000_000
 
 
 class Pace:
     """Owner: one worker; no lock."""
 
-    def __init__(self) -> None:
-        # When each bucket is full again (GCRA): never more than BURST steps ahead.
+    def __init__(self, *, per_s: int, burst: int) -> None:
+        """`burst`: a fleet that is restarted as a whole comes at once."""
+        self._step_ns = _NS // per_s
+        self._burst_ns = burst * self._step_ns
+        # When each bucket is full again (GCRA): never more than the burst ahead.
         self._full_ns: dict[str, int] = {}
 
     def retry_after_s(self, service: str, now_ns: int) -> int:
         """Take one; 0 when there was one, else whole seconds until there is."""
-        step_ns = _NS // CHANGES_PER_S
-        full_ns = max(self._full_ns.get(service, 0), now_ns) + step_ns
-        too_far_ns = full_ns - now_ns - BURST * step_ns
+        full_ns = max(self._full_ns.get(service, 0), now_ns) + self._step_ns
+        too_far_ns = full_ns - now_ns - self._burst_ns
         if too_far_ns > 0:
             return -(-too_far_ns // _NS)
         self._full_ns[service] = full_ns

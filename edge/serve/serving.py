@@ -37,6 +37,7 @@ from edge.serve import sockets
 from edge.serve.admin import Admin, admin_hosts
 from edge.serve.alarm import UpstreamAlarm
 from edge.serve.ca_client import CaClient
+from edge.serve.discovery import Discovery
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
 from edge.serve.heap import Heap
 from edge.serve.metrics import exposition
@@ -84,14 +85,17 @@ class Serving:
         self._boot = boot
         self._shared = shared
         self._ca = CaClient(boot.ca, self._revocation_told) if boot.ca is not None else None
+        self._discovery = Discovery(boot, shared, config, self._declared_changed)
         inside = Inside(
             status=self._status,
-            routes=self._routes,
+            routes=self._discovery.routes,
             metrics=self._metrics,
             bundle=lambda: self.generation.config.identity.bundle,
             words=lambda: self._revocations.words(),
             services_port=sockets.port_of(boot.sockets.get("services")),
             authority=self._ca.ask if self._ca is not None else None,
+            register=self._discovery.register,
+            services=self._discovery.facts,
         )
         self._apps = {name: create_app(name, inside) for name in boot.sockets if name != "public"}
         # Taken before the data plane is put around them: this is what lies behind the line.
@@ -120,6 +124,9 @@ class Serving:
             shared.status, config.state / STATUS, _anchors(config), shared.recorder, boot.report, self._revoke
         )
         self._revocations.look()
+
+    def _declared_changed(self) -> None:
+        self._front.gateway = self._discovery.gateway(self.generation.gateway)
 
     def _revocation_told(self, number: int) -> None:
         self._revocations.told(number)
@@ -152,6 +159,7 @@ class Serving:
         assemble.adopt(config, serving.generation.gateway, shared, None)
         await serving._prefetch(serving.generation.gateway, _KEYS_AT_START_S)
         await shared.store.beat()
+        await serving._discovery.start()
         await serving._listen()
         return serving
 
@@ -196,6 +204,7 @@ class Serving:
         self._timers.every(_SWEEP_POOL_S, "upstreams without a certificate", self._shared.pool.probe_due)
         self._timers.every(INSTANCES_S, "instances", self._checks.turn)
         self._timers.every(LOOK_S, "revocation", self._revocations.look)
+        self._discovery.follow(self._timers)
         self._timers.every(_SHOW_S, "gauges", self._show)
         self._timers.every(_HEAP_S, "heap", Heap().give_back)
         self._show()
@@ -220,7 +229,7 @@ class Serving:
         candidate, before = self._prepared, self.generation
         if candidate is None:
             return before.digest
-        self._front.gateway = candidate.gateway
+        self._front.gateway = self._discovery.adopt(candidate.config, candidate.gateway)
         for front in self._fronts:
             front.deadlines = candidate.config.deadlines
         if self._admin_front is not None:
@@ -371,21 +380,6 @@ class Serving:
                 for row in live
             ],
         }
-
-    def _routes(self) -> list[Facts]:
-        return [
-            {
-                "name": route.name,
-                "hosts": list(route.hosts),
-                "path": route.pattern.text,
-                "methods": list(route.methods),
-                "service": route.upstream.service,
-                "spiffe_id": route.upstream.spiffe_id,
-                "endpoints": [f"{host}:{port}" for host, port in route.upstream.endpoints],
-                "auth": list(route.auth),
-            }
-            for route in self.generation.config.routes
-        ]
 
 
 def _anchors(config: Config) -> Anchors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -72,7 +73,8 @@ def test_what_is_not_granted_is_named(path: str, methods: list[str] | None, host
 def test_a_declared_route_asks_for_a_token_and_is_a_resource_in_its_service() -> None:
     (route,) = compose([claim("/orders/{id}")], grants(), [], NOTHING).routes
     assert (route.name, route.auth, route.public_reason) == ("orders:/orders/{id}", ("jwt",), None)
-    assert route.upstream == Upstream("orders", "spiffe://mesh.internal/svc/orders")
+    assert (route.upstream.service, route.upstream.spiffe_id) == ("orders", "spiffe://mesh.internal/svc/orders")
+    assert (route.upstream.endpoints, route.upstream.assertion) == ((), None)
     assert (route.hosts, route.methods) == (("localhost",), ("GET",))
 
 
@@ -123,3 +125,5 @@ def test_a_route_that_stays_is_the_same_object() -> None:
     second = compose([claim("/orders/a"), claim("/orders/b", methods=("GET", "POST"))], grants(), [], first)
     assert second.routes[0] is first.routes[0]
     assert second.routes[1] is not first.routes[1]
+    signed = compose([claim("/orders/a")], grants(replace(grant(), assertion="subject")), [], first)
+    assert signed.routes[0].upstream.assertion == "subject"
