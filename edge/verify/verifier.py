@@ -15,7 +15,7 @@ The steps, in this order; the numbers stand in the code:
 9. where the assertion is bound to a request: method, authority, target and id are this request's.
 
 What steps 2 to 6 said is remembered for the same bytes; 5 and 7 to 9 are asked each time, and whether the chain still holds.
-Whatever is not understood refuses. Memory: at most 16 gateways, and 4096 assertions of each, bounded in length.
+Whatever is not understood refuses. Memory: at most 64 gateways and 8192 assertions, bounded in length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -51,8 +51,8 @@ _NS = 1_000_000_000
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]{2,12288})\.([A-Za-z0-9_-]{2,12288})\.([A-Za-z0-9_-]{86})")
 """Four certificates of 1.7 KiB, in base64 twice; claims about a target of 8 KiB; a signature of 64 octets (RFC 7518 §3.4)."""
 _SIGNATURE = ec.ECDSA(SHA256())
-_MAX_GATEWAYS = 16
-_MAX_REMEMBERED = 4096
+_MAX_GATEWAYS = 64
+_MAX_REMEMBERED = 8192
 
 _UNSAID = (b"x-auth-roles", b"x-auth-tenant")
 """Fields that applications may believe and that no gateway sends."""
@@ -103,14 +103,12 @@ class _Proven:
     """As a revocation names them."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Signer:
     """A gateway's key, proven by the chain in a header."""
 
     proven: _Proven
     key: ec.EllipticCurvePublicKey
-    asserted: dict[bytes, Asserted] = field(default_factory=dict)
-    """By claims and signature."""
 
 
 class Verifier:
@@ -131,6 +129,8 @@ class Verifier:
         self._bundle = bundle
         self._peers: dict[tuple[bytes, ...], _Proven] = {}
         self._signers: dict[bytes, _Signer] = {}
+        # By claims and signature, with the signer whose header stood before them.
+        self._asserted: dict[bytes, tuple[_Signer, Asserted]] = {}
 
     def check_peer(self, chain_der: Sequence[bytes], now_ns: int) -> str:
         """Step 1, for what the connection's peer presented, leaf first; → the gateway's SPIFFE ID.
@@ -186,13 +186,14 @@ class Verifier:
         if signer is None or not self._holds(signer.proven, now_ns):
             signer = self._signer(header, now_ns)  # 3
             _keep(self._signers, header, signer, _MAX_GATEWAYS)
-        asserted = signer.asserted.get(signed)
-        if asserted is None:
-            asserted = _assert(signer, header, match[2], match[3])  # 4, 5
-            if asserted.audience != self._settings.service:  # 6
-                raise AssertionRefused("assertion-audience", asserted.audience)
-            if asserted.request is None:  # one that is bound to its request comes once
-                _keep(signer.asserted, signed, asserted, _MAX_REMEMBERED)
+        known = self._asserted.get(signed)
+        if known is not None and known[0] is signer:
+            return known[1]
+        asserted = _assert(signer, header, match[2], match[3])  # 4, 5
+        if asserted.audience != self._settings.service:  # 6
+            raise AssertionRefused("assertion-audience", asserted.audience)
+        if asserted.request is None:  # one that is bound to its request comes once
+            _keep(self._asserted, signed, (signer, asserted), _MAX_REMEMBERED)
         return asserted
 
     def _signer(self, header: bytes, now_ns: int) -> _Signer:

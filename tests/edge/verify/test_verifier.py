@@ -513,3 +513,14 @@ def test_one_changed_byte_is_refused(at: int, byte: int) -> None:
     if assertion[at] != byte:
         assertion[at] = byte
         assert judged(presented(bytes(assertion))).startswith("assertion-")
+
+
+def test_more_gateways_than_are_remembered_are_believed_too() -> None:
+    verifier = mesh().verifier()
+    names = [f"spiffe://mesh.internal/gw/edge-{number}" for number in range(70)]
+    leaves = {name: mesh().leaf(name, "gw") for name in names}
+    for _ in range(2):
+        for name, leaf in leaves.items():
+            assertion = mesh().assertion(mesh().header(leaf), leaf.key, iss=name)
+            assert verifier.check_peer([leaf.der], mesh().now_ns) == name
+            assert verifier.check(presented(assertion), mesh().now_ns, name).gateway == name
