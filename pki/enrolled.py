@@ -21,7 +21,7 @@ from pki import profile
 from pki.bundle import Bundle
 from pki.errors import AnswerRejected, BundleError, SvidRejected
 from pki.spiffe import Role
-from pki.svid import VerifiedSvid, verify
+from pki.svid import VerifiedSvid, verify, verify_host
 
 
 def bundle_of(certificates: Sequence[bytes]) -> bytes:
@@ -48,6 +48,34 @@ def pinned_bundle(certificates: Sequence[bytes], root_sha256: str) -> bytes:
     if root is None:
         raise AnswerRejected(f"no root with the fingerprint sha256:{root_sha256}; this is another authority")
     return bundle_of([root, *(der for der in certificates if der != root and _signed(der, root))])
+
+
+def check_enroller(presented: Sequence[bytes], bundle: Bundle, host: str, now: datetime) -> None:
+    """Returns when who shows this (DER, leaf first) may be given a token: the public listener of `host`, or a gateway.
+
+    A certificate that names an identity counts by it alone. Services' certificates have DNS names too, and one that may have
+    the name of the host would be handed the tokens of all others.
+
+    Raises:
+        SvidRejected: it is neither.
+    """
+    if not presented:
+        raise SvidRejected("untrusted", "no certificate was presented")
+    trust_domain = trust_domain_of(presented[0])
+    if not trust_domain:
+        verify_host(presented, anchors=bundle.anchors, host=host, now=now)
+        return
+    proven = verify(
+        [*presented, *bundle.intermediates],
+        anchors=bundle.anchors,
+        expected_id=None,
+        trust_domain=trust_domain,
+        usage="server",
+        now=now,
+        role_issuers=bundle.role_issuers,
+    )
+    if proven.spiffe_id.role != "gw":
+        raise SvidRejected("role-issuer", f"{proven.spiffe_id} is no gateway")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,10 @@ from edge.serve.attach_settings import AttachSettings, Place
 from edge.serve.gateway_call import Answer, CallFailed, GatewayCall
 from pki import csr, enrolled, est
 from pki.bundle import Bundle
-from pki.errors import AnswerRejected, IssueRefused, SvidRejected
+from pki.errors import AnswerRejected, IssueRefused
 from pki.io_files import private_directory, read_private, read_public, replace_directory
 from pki.io_keys import make_ec, private_pem
 from pki.spiffe import SpiffeId
-from pki.svid import verify, verify_host
 
 _EST = "/.well-known/est"
 _MAX_TOKEN_BYTES = 256
@@ -193,23 +192,6 @@ def _enrolling(place: Place, bundle_pem: bytes) -> GatewayCall:
     bundle = Bundle.parse(bundle_pem)
 
     def prove(handshake: ssl.SSLObject) -> None:
-        now, presented = datetime.now(UTC), presented_chain(handshake)
-        try:
-            verify_host(presented, anchors=bundle.anchors, host=place[0], now=now)
-        except SvidRejected as by_host:
-            try:
-                proven = verify(
-                    [*presented, *bundle.intermediates],
-                    anchors=bundle.anchors,
-                    expected_id=None,
-                    trust_domain=enrolled.trust_domain_of(presented[0]),
-                    usage="server",
-                    now=now,
-                    role_issuers=bundle.role_issuers,
-                )
-            except SvidRejected:
-                raise by_host from None
-            if proven.spiffe_id.role != "gw":
-                raise SvidRejected("role", str(proven.spiffe_id)) from by_host
+        enrolled.check_enroller(presented_chain(handshake), bundle, place[0], datetime.now(UTC))
 
     return GatewayCall(place, anonymous_context(bundle_pem), prove)

@@ -14,7 +14,7 @@ from pki.errors import AnswerRejected, SvidRejected
 from pki.io_authority import Authority
 from pki.io_enrol import chain
 from pki.io_keys import make_ec
-from pki.issue import UPSTREAM_ROLES, IssueRequest
+from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
 from pki.spiffe import Role
 from tests.pki.conftest import Forge, Sketch
 
@@ -118,6 +118,39 @@ def test_what_is_no_certificate_is_rejected(authority: Authority, now: datetime,
 def test_what_is_no_certificate_claims_no_trust_domain() -> None:
     with pytest.raises(SvidRejected):
         enrolled.trust_domain_of(b"nothing")
+
+
+# -- who may be given a token --------------------------------------------------------------------------
+
+
+def enroller(authority: Authority, now: datetime, role: IssuerRole, name: str, host: str) -> None:
+    request = IssueRequest(role, name, KEY.public_key(), ("localhost" if role == "edge" else "gateway.internal",))
+    shown = chain(authority.issue(request, now))
+    enrolled.check_enroller(shown, Bundle.parse(authority.bundle_pem(roles=UPSTREAM_ROLES)), host, now)
+
+
+@pytest.mark.parametrize(
+    ("role", "host"), [("edge", "localhost"), ("gw", "gateway.internal"), ("gw", "elsewhere.internal")]
+)
+def test_a_token_is_for_the_public_listener_of_that_host_or_a_gateway(
+    authority: Authority, now: datetime, role: IssuerRole, host: str
+) -> None:
+    enroller(authority, now, role, "edge", host)
+
+
+@pytest.mark.parametrize(
+    ("role", "host"), [("edge", "elsewhere.internal"), ("svc", "gateway.internal"), ("svc", "elsewhere.internal")]
+)
+def test_a_token_is_not_for_a_service_though_its_certificate_has_the_host_s_name(
+    authority: Authority, now: datetime, role: IssuerRole, host: str
+) -> None:
+    with pytest.raises(SvidRejected):
+        enroller(authority, now, role, "edge", host)
+
+
+def test_a_token_is_not_for_who_shows_nothing(authority: Authority, now: datetime) -> None:
+    with pytest.raises(SvidRejected):
+        enrolled.check_enroller([], Bundle.parse(authority.bundle_pem()), "localhost", now)
 
 
 # -- answers -------------------------------------------------------------------------------------------
