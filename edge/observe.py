@@ -10,6 +10,8 @@ reads all rows and adds. A worker that dies leaves its numbers; its replacement 
     directory   128 KiB     one entry a series: 2 bytes length | JSON [method, route, template, status class, reason]
     series      1024 × 18 × u64, in the order of the directory:
                 15 buckets of the duration (not cumulative) | sum of durations, ns | bytes in | bytes out
+    sheet       2 × 256 KiB, the instances that the worker knows (`serve/instances`): 8 bytes length | text. Written in turn,
+                and `SHEETS` says how often: who reads the last one meets no half of it
 
 Laws: the key is written before the number of entries is, so a reader never meets half a key. A row has one writer. Series
 are bounded, as labels come from configuration and closed sets only; what would be too much is counted in the last series.
@@ -43,7 +45,11 @@ _MAX_CACHED = 4096
 _DIRECTORY_AT = _CELLS * 8
 _DIRECTORY_BYTES = 128 << 10
 _SERIES_AT = _DIRECTORY_AT + _DIRECTORY_BYTES
-ROW_BYTES: Final = (_SERIES_AT + MAX_SERIES * _WIDTH * 8 + 4095) // 4096 * 4096
+_SHEETS_AT = (_SERIES_AT + MAX_SERIES * _WIDTH * 8 + 4095) // 4096 * 4096
+_SHEET_BYTES = 256 << 10
+MAX_SHEET_BYTES: Final = _SHEET_BYTES - 8
+ROW_BYTES: Final = _SHEETS_AT + 2 * _SHEET_BYTES
+"""Virtual: pages that nobody wrote cost nothing."""
 
 
 class Gauge(IntEnum):
@@ -73,6 +79,7 @@ class Gauge(IntEnum):
     REVOCATION_KNOWN = 18
     UPSTREAMS_OUT = 19
     """Addresses that answered without a client certificate."""
+    SHEETS = 20
 
 
 class Labels(NamedTuple):
@@ -91,10 +98,11 @@ class Labels(NamedTuple):
 class Observer:
     """The writer of one row. Owner: the worker; one thread."""
 
-    __slots__ = ("_cells", "_directory", "_places", "_series")
+    __slots__ = ("_cells", "_directory", "_places", "_row", "_series")
 
     def __init__(self, row: memoryview) -> None:
         """Go on with what is in the row. `row` is ROW_BYTES of writable bytes."""
+        self._row = row
         self._cells = row.cast("Q")
         self._directory = row[_DIRECTORY_AT:_SERIES_AT]
         self._series: dict[Labels, int] = {labels: place for place, labels in _entries(row)}
@@ -127,6 +135,14 @@ class Observer:
     def show(self, gauge: Gauge, value: int) -> None:
         """Say how things stand."""
         self._cells[gauge] = value
+
+    def show_sheet(self, text: bytes) -> None:
+        """Lay a text open in place of the one before; at most `MAX_SHEET_BYTES`."""
+        count = self._cells[Gauge.SHEETS] + 1
+        at = _sheet_at(count)
+        self._row[at + 8 : at + 8 + len(text)] = text
+        self._row[at : at + 8] = len(text).to_bytes(8, "little")
+        self._cells[Gauge.SHEETS] = count
 
     def add(self, gauge: Gauge) -> None:
         """One more of what never gets less."""
@@ -172,6 +188,20 @@ def _encode(labels: Labels) -> bytes:
 def gauge(row: memoryview, which: Gauge) -> int:
     """One gauge of a row."""
     return int.from_bytes(row[which * 8 : which * 8 + 8], "little")
+
+
+def sheet(row: memoryview) -> bytes:
+    """What its worker laid open last; empty when it has not yet."""
+    count = gauge(row, Gauge.SHEETS)
+    if not count:
+        return b""
+    at = _sheet_at(count)
+    length = min(int.from_bytes(row[at : at + 8], "little"), MAX_SHEET_BYTES)
+    return bytes(row[at + 8 : at + 8 + length])
+
+
+def _sheet_at(count: int) -> int:
+    return _SHEETS_AT + count % 2 * _SHEET_BYTES
 
 
 class Series(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,16 @@ import typer
 
 from edge.cli.locate import locate
 from edge.errors import UnsafeState
+from edge.forward.endpoint import STATES
 from edge.serve.control_socket import ask
+from edge.serve.instances import InstanceStatus, ServiceCounts
 from edge.serve.run_state import run_of
 from edge.serve.status import Status
 
 _PATIENCE_S = 10.0
 _MIB = 1 << 20
+_MAX_INSTANCES = 40
+"""Printed; `--json` has all that are listed."""
 
 
 def command(
@@ -73,7 +78,24 @@ def lines(status: Status) -> Iterator[str]:
             for w in status.workers
         ],
     )
+    if status.services:
+        yield ""
+        yield from _table(("service", *STATES, "under way"), [_service(*each) for each in status.services.items()])
+    remarkable = [each for each in status.instances if each.state != "healthy"]
+    if remarkable:
+        yield ""
+        head = ("service", "instance", "state", "under way", "until")
+        yield from _table(head, [_instance(each) for each in remarkable[:_MAX_INSTANCES]])
     yield f"{len(status.workers)} of {status.workers_wanted} workers serve; {status.workers_replaced} died and were replaced"
+
+
+def _service(name: str, counts: ServiceCounts) -> tuple[str, ...]:
+    return name, *(str(counts.instances.get(state, 0) or "-") for state in STATES), str(counts.in_flight)
+
+
+def _instance(each: InstanceStatus) -> tuple[str, ...]:
+    ends = time.strftime("%H:%M:%S", time.localtime(each.until)) if each.until else "-"
+    return each.service, each.name, each.state, str(each.in_flight), ends
 
 
 def _counts(counts: dict[str, int]) -> str:

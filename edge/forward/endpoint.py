@@ -56,6 +56,23 @@ class Endpoint:
         self.is_draining = False
         """It said so itself."""
 
+    @property
+    def state(self) -> str:
+        """For the operator: `healthy`, `starting`, `ejected`, `unhealthy` (by checks), `draining`, or `gone` (it left, and
+        finishes what it has)."""
+        if self.is_draining:
+            return "draining"
+        if not self.is_member:
+            return "gone"
+        if self.health.is_failing:
+            return "unhealthy"
+        if self.health.is_ejected:
+            return "ejected"
+        return "starting" if self.load_weight < TENTHS * self.weight else "healthy"
+
+
+STATES = ("healthy", "starting", "ejected", "unhealthy", "draining", "gone")
+
 
 def spell(address: Address) -> str:
     host, port = address

@@ -1,4 +1,4 @@
-"""All endpoints of all services, as one worker knows them: put together from the files and the roster, judged, and shown.
+"""All endpoints of all services, as one worker knows them: put together from the files and the roster, and judged.
 
 The one place where file endpoints and registered instances meet. An address that both name is the registered instance's. What
 an endpoint has under way and how it has done belongs to (SPIFFE ID, address): it is the same for all routes that lead there,
@@ -11,12 +11,11 @@ concerned. `tick` brings what time alone changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from edge.forward.balance import DEFAULT, BalanceSettings, Rotation
 from edge.forward.endpoint import Address, Endpoint, spell
-from edge.forward.health import TENTHS, CheckSettings, ejectable
+from edge.forward.health import CheckSettings, ejectable
 from edge.model.instance import Instance
 from edge.model.route import Upstream
 
@@ -33,24 +32,6 @@ class Registered(Protocol):
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         """The same tuple until something changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointState:
-    """One endpoint, for the operator. Times are the loop's."""
-
-    service: str
-    name: str
-    address: Address
-    state: str
-    """`healthy`, `starting`, `ejected`, `unhealthy` (by checks), `draining`, `gone` (it left, and finishes what it has)."""
-    weight: int
-    in_flight: int
-    failures: int
-    """In a row."""
-    since_s: float = 0.0
-    until_s: float = 0.0
-    """Of an ejection."""
 
 
 _Key = tuple[str, tuple[Address, ...], tuple[int, ...]]
@@ -70,8 +51,6 @@ class Fleet:
         self._endpoints: dict[str, dict[tuple[str, Address], Endpoint]] = {}
         self._restless: set[str] = set()
         """Services whose picture changes by time alone."""
-        self.ejections: dict[str, int] = {}
-        """How often it came to that, by service; of those that have settings or routes."""
 
     # -- who there is ----------------------------------------------------------------------------
 
@@ -90,7 +69,6 @@ class Fleet:
         for service in self._endpoints:
             self._mark_members(service)
             self._rearrange(service, now_s)
-        self.ejections = {service: count for service, count in self.ejections.items() if service in self._by_content}
 
     def arranged(self, upstream: Upstream, now_s: float) -> Rotation:
         """The rotation of an upstream, as of now."""
@@ -184,7 +162,6 @@ class Fleet:
         concerned = [rotation for rotation in self._rotations(service) if endpoint in rotation.members]
         if concerned and all(each.may_eject(endpoint, ejectable(len(each.members))) for each in concerned):
             health.eject(now_s, ejection)
-            self.ejections[service] = self.ejections.get(service, 0) + 1
             self._rearrange(service, now_s)
 
     def checked(self, endpoint: Endpoint, now_s: float, *, passed: bool) -> None:
@@ -236,39 +213,9 @@ class Fleet:
                 endpoint.health.readmit(now_s)
                 healthy = healthy or not endpoint.health.is_failing
 
-    # -- for the operator ------------------------------------------------------------------------
-
-    def states(self) -> Iterator[EndpointState]:
-        """Everybody, each as it is."""
-        for endpoint in self.endpoints():
-            health = endpoint.health
-            yield EndpointState(
-                service=endpoint.service,
-                name=endpoint.name,
-                address=endpoint.address,
-                state=_state(endpoint),
-                weight=endpoint.weight,
-                in_flight=endpoint.in_flight,
-                failures=health.failures,
-                since_s=health.ejected_s if health.is_ejected else 0.0,
-                until_s=health.until_s if health.is_ejected else 0.0,
-            )
-
 
 _DEFAULT_CHECK = CheckSettings()
 
 
 def _key(upstream: Upstream) -> _Key:
     return upstream.spiffe_id, upstream.endpoints, upstream.weights
-
-
-def _state(endpoint: Endpoint) -> str:
-    if endpoint.is_draining:
-        return "draining"
-    if not endpoint.is_member:
-        return "gone"
-    if endpoint.health.is_failing:
-        return "unhealthy"
-    if endpoint.health.is_ejected:
-        return "ejected"
-    return "starting" if endpoint.health.is_starting and endpoint.load_weight < TENTHS * endpoint.weight else "healthy"

@@ -339,6 +339,11 @@ class Pool:
         self.fleet.tick(self._loop.time())
 
     @property
+    def now_s(self) -> float:
+        """Of the clock by which endpoints are judged."""
+        return self._loop.time()
+
+    @property
     def open_connections(self) -> int:
         return len(self._all)
 

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from edge.observe import BOUNDS_S, Gauge, Labels, Series, gauge, merge
 from edge.serve.board import Board, Fact, Row
+from edge.serve.instances import ServiceCounts, services
 
 _NS = 1_000_000_000
 _LABELS = ("http_request_method", "edge_route", "http_route", "http_response_status_class", "error_type")
@@ -73,6 +74,7 @@ class _Reading(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _requests(merge(row.memory for row in self._board.rows))
         yield from _gateway(self._board, self._certificates)
+        yield from _instances(services(self._board))
         yield from _workers(self._board.live())
 
 
@@ -104,6 +106,16 @@ def _gateway(board: Board, certificates: Sequence[tuple[str, int]]) -> Iterator[
     for name, ends_s in certificates:
         expiry.add_metric([name], ends_s)
     yield expiry
+
+
+def _instances(found: dict[str, ServiceCounts]) -> Iterator[Metric]:
+    states = GaugeMetricFamily("edge_instances", "Instances of a service by state.", labels=("service", "state"))
+    busy = GaugeMetricFamily("edge_upstream_requests_in_flight", "Under way at a service.", labels=("service",))
+    for service, counts in found.items():
+        for state, count in counts.instances.items():
+            states.add_metric([service, state], count)
+        busy.add_metric([service], counts.in_flight)
+    yield from (states, busy)
 
 
 def _workers(rows: Sequence[Row]) -> Iterator[Metric]:

@@ -40,6 +40,7 @@ from edge.serve.ca_client import CaClient
 from edge.serve.discovery import Discovery
 from edge.serve.doors import DOOR_GAUGES, Door, proofs
 from edge.serve.heap import Heap
+from edge.serve.instances import Instances
 from edge.serve.metrics import exposition
 from edge.serve.outline import digest
 from edge.serve.pool import Boot
@@ -115,6 +116,7 @@ class Serving:
             if name in self.generation.proofs
         }
         self._fronts = [front, *(door.front for door in self._doors.values())]
+        self._instances = Instances(shared.pool, shared.observer, boot.report)
         self._checks = HealthChecks(shared.pool, shared.loop, shared.spawn, Random().random)  # noqa: S311 - spreads load
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
@@ -327,9 +329,7 @@ class Serving:
         show(Gauge.CONNECTIONS, len(self._front.connections))
         for name, which in DOOR_GAUGES.items():
             show(which, len(self._doors[name].front.connections) if name in self._doors else 0)
-        show(Gauge.UPSTREAM_CONNECTIONS, shared.pool.open_connections)
-        show(Gauge.UPSTREAM_IDLE, shared.pool.idle_connections)
-        show(Gauge.UPSTREAMS_OUT, shared.pool.out)
+        self._instances.show()
         show(Gauge.RING_FREE, ring.free_slots)
         show(Gauge.RING_SLOTS, ring.slots)
         show(Gauge.RECORDABLE, shared.recorder.is_recordable())

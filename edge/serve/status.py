@@ -15,6 +15,7 @@ import msgspec
 
 from edge.observe import Gauge, gauge, merge
 from edge.serve.board import Board, Fact, Row
+from edge.serve.instances import InstanceStatus, ServiceCounts, instances, services
 
 _SILENT_AFTER_S = 5.0
 _NS = 1_000_000_000
@@ -97,6 +98,10 @@ class Status(msgspec.Struct, frozen=True):
     """By class of the status."""
     refusals: dict[str, int]
     """By reason."""
+    services: dict[str, ServiceCounts]
+    """Their instances, counted."""
+    instances: tuple[InstanceStatus, ...]
+    """Each as the worker says that says the worst."""
 
 
 def collect(
@@ -136,6 +141,8 @@ def collect(
         log=log,
         requests=requests,
         refusals=refusals,
+        services=services(board),
+        instances=instances(board),
     )
 
 

@@ -241,20 +241,21 @@ def records(directory: Path) -> int:
     return report.size
 
 
-def issue(directory: Path, name: str) -> None:
-    """A service's certificate and key, into the directory of its name."""
-    now, key = datetime.now(UTC), make_ec("p256")
-    ca = directory / "state" / "ca"
+def issue(directory: Path, *names: str) -> None:
+    """Services' certificates and keys, each into the directory of its name."""
+    now, ca = datetime.now(UTC), directory / "state" / "ca"
     with Authority.open(ca, Passphrases(ca, environ={}), now=now) as authority:
-        issued = authority.issue(IssueRequest("svc", name, key.public_key(), (f"{name}.internal",)), now)
-        io_output.write(
-            directory / name,
-            issued,
-            key_pem=private_pem(key),
-            bundle_pem=authority.bundle_pem(roles=("gw",)),
-            root_sha256=authority.root_sha256,
-            replace=True,
-        )
+        for name in names:
+            key = make_ec("p256")
+            issued = authority.issue(IssueRequest("svc", name, key.public_key(), (f"{name}.internal",)), now)
+            io_output.write(
+                directory / name,
+                issued,
+                key_pem=private_pem(key),
+                bundle_pem=authority.bundle_pem(roles=("gw",)),
+                root_sha256=authority.root_sha256,
+                replace=True,
+            )
 
 
 def issue_while_serving(directory: Path, name: str) -> None:

@@ -64,4 +64,4 @@ class House:
             self.fleet.failed(self.at(port), now_s)
 
     def states(self) -> dict[str, str]:
-        return {each.name: each.state for each in self.fleet.states()}
+        return {each.name: each.state for each in self.fleet.endpoints()}

@@ -124,8 +124,8 @@ def test_failures_in_a_row_eject_and_time_brings_back_slowly() -> None:
     house.fail(9101, 1, 5)
     assert house.ports(4) == [9102] * 4
     assert [each.address[1] for each in house.order()] == [9102, 9101]  # the last resort of a dial
-    (state,) = [each for each in house.fleet.states() if each.state == "ejected"]
-    assert (state.since_s, state.until_s) == (5, 15)
+    (out,) = [each.health for each in house.fleet.endpoints() if each.state == "ejected"]
+    assert (out.ejected_s, out.until_s) == (5, 15)
     house.fleet.tick(14.9)
     assert house.ports(4) == [9102] * 4
     house.fleet.tick(15)
@@ -134,7 +134,6 @@ def test_failures_in_a_row_eject_and_time_brings_back_slowly() -> None:
     assert Counter(house.ports(15)) == {9102: 10, 9101: 5}
     house.fleet.tick(25)
     assert (Counter(house.ports(10)), house.states()["127.0.0.1:9101"]) == ({9102: 5, 9101: 5}, "healthy")
-    assert house.fleet.ejections == {"orders": 1}
 
 
 def test_an_error_of_the_server_is_a_failure_only_where_the_file_says_so() -> None:
