@@ -5,7 +5,7 @@ comes from its enrol listener, for a one-time token. Laws:
 
 - Whoever answers is the gateway that holds the authority (`/gw/edge`), proven by OpenSSL in the handshake and by our profile
   before a byte is sent. On the enrol listener, where nobody has an identity yet, it is a root of the fingerprint that the
-  operator was told, and a certificate below it that names the host.
+  operator was told, and a certificate below it that names the host and is no service's.
 - A key is made here and leaves only as the signature of a signing request.
 - What is fetched is returned, and written by who asked for it.
 """
@@ -31,9 +31,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge.accept.tls import anonymous_context, presented_chain, unproven_context, upstream_context
 from edge.config.edge_file import parse_place
 from edge.control.word import Line
-from pki import est, io_material, svid
+from pki import enrolled, est, io_material, svid
 from pki.bundle import Bundle
-from pki.errors import AuthorityLocked, IssueRefused, MaterialRejected, SvidRejected
+from pki.errors import AnswerRejected, AuthorityLocked, IssueRefused, MaterialRejected, SvidRejected
 from pki.io_identity import GATEWAY_NAME
 from pki.io_keys import make_ec, private_pem
 from pki.io_material import Files, Material
@@ -172,14 +172,21 @@ def enrol_door(place: Place, root_sha256: str) -> Door:
         certificates = x509.load_pem_x509_certificates(door.bundle()[0])
     finally:
         door.close()
-    pinned = [each for each in certificates if sha256(each.public_bytes(Encoding.DER)).hexdigest() == root_sha256]
+    pinned = [each for each in certificates if sha256(_der(each)).hexdigest() == root_sha256]
     if not pinned:
         raise AuthorityLocked(
             f"{place}: no root of the fingerprint {root_sha256}; somebody else answers, or it was mistyped"
         )
     context = anonymous_context(pinned[0].public_bytes(Encoding.PEM))
     context.check_hostname = True
-    return Door(place, _shaken(place, context, server_name=place.host))
+    tls = _shaken(place, context, server_name=place.host)
+    try:
+        bundle = Bundle.parse(enrolled.pinned_bundle([_der(each) for each in certificates], root_sha256))
+        enrolled.check_enroller(presented_chain(cast(ssl.SSLObject, tls)), bundle, place.host, datetime.now(UTC))
+    except (AnswerRejected, SvidRejected) as error:
+        tls.close()
+        raise AuthorityLocked(f"{place}: not the listener of a gateway: {error}") from error
+    return Door(place, tls)
 
 
 def _shaken(place: Place, context: ssl.SSLContext, *, server_name: str) -> ssl.SSLSocket:
@@ -205,6 +212,10 @@ def _prove(tls: ssl.SSLSocket, bundle: Bundle, trust_domain: str) -> None:
         now=datetime.now(UTC),
         role_issuers=bundle.role_issuers,
     )
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _pem(certificates: list[bytes]) -> bytes:
