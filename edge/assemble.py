@@ -61,6 +61,8 @@ from pki.svid import VerifiedSvid, verify
 
 _CONTROL = "edge.control"
 """No service of services.yaml can have this name: a dot is not allowed there."""
+_RECORD_LAG_S = 0.3
+"""From the authority's heartbeat to the files of a gateway that follows it: some milliseconds, and a machine that is busy."""
 _CONTROL_ID = "spiffe://edge.invalid/gw/edge"
 """The control app is no service that anybody could dial: `.invalid` is reserved for names that never exist (RFC 6761)."""
 
@@ -281,5 +283,6 @@ def _trust(config: Config, shared: WorkerShared, previous: UpstreamTrust | None)
         context=upstream_context(identity.chain, key_pem, identity.bundle),
         anonymous=anonymous_context(identity.bundle),
         verify=prove,
+        record_lag_s=_RECORD_LAG_S if config.authority is not None else 0.0,
         assertions=Assertions(identity.chain, key_pem, identity.bundle) if signs else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,8 @@ class Inside:
     """PEM: the roots of the trust domain and the intermediates below them."""
     words: Callable[[], AsyncIterator[tuple[bytes, bytes]]]
     """What the authority says of revocation: its heartbeat and its set, now and whenever either is new."""
+    issued: Callable[[Collection[str]], tuple[bytes, Mapping[str, bytes]]]
+    """Which log holds the authority's issuances (empty while it has not said so), and the proofs of all but these."""
     services_port: int | None = None
     """Of the services listener; None where it is not opened."""
     authority: Ask | None = None

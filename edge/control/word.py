@@ -3,11 +3,12 @@
     GET /v1/authority/word, a gateway's certificate in the handshake
     200 OK   application/x-ndjson, a line now and with each heartbeat (every two seconds), at once when something changed:
 
-    {"heartbeat":{…},"set":{…},"bundle":"-----BEGIN CERTIFICATE-----…"}
+    {"heartbeat":{…},"set":{…},"bundle":"-----BEGIN CERTIFICATE-----…","log":{…},"issued":{"<SHA-256 of a leaf>":"<proof>",…}}
 
-`set` and `bundle` are in the first line, and then in those in which they differ from the one before. Heartbeat and set are
-the documents that the authority signed, byte by byte (`pki.revocation`): who passes them on can keep them back and not change
-them, and who hears nothing for ten seconds knows nothing any more. The bundle is believed because of who answers here.
+`set` and `bundle` are in the first line, and then in those in which they differ from the one before. `log` and every proof of
+an issuance (`pki.issuance`) are in the first line, and then each proof that is new. All but the bundle are the authority's
+documents, byte by byte: who passes them on can keep them back and not change them, and who hears nothing for ten seconds
+knows nothing any more. The bundle is believed because of who answers here.
 
 The answer ends after ten minutes, so that who listens proves who he is again.
 """
@@ -30,6 +31,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat: msgspec.Raw
     set: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     bundle: str | msgspec.UnsetType = msgspec.UNSET
+    log: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    issued: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def authority_word(inside: Inside) -> Response:
@@ -39,13 +42,17 @@ async def authority_word(inside: Inside) -> Response:
 
 
 async def _lines(inside: Inside) -> AsyncIterator[bytes]:
-    said_set, said_bundle, count = b"", "", 0
+    said_set, said_bundle, said_issued, count = b"", "", frozenset[str](), 0
     async for heartbeat, newest in inside.words():
         bundle = inside.bundle().decode("ascii")
+        log, issued = inside.issued(said_issued)
+        said_issued |= issued.keys()
         line = Line(
             msgspec.Raw(heartbeat),
             msgspec.Raw(newest) if newest != said_set else msgspec.UNSET,
             bundle if bundle != said_bundle else msgspec.UNSET,
+            msgspec.Raw(log) if log and not count else msgspec.UNSET,
+            {name: proof.decode() for name, proof in issued.items()} if issued else msgspec.UNSET,
         )
         said_set, said_bundle, count = newest, bundle, count + 1
         yield msgspec.json.encode(line) + b"\n"

@@ -31,6 +31,7 @@ from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Wher
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
 from pki.errors import SvidRejected
+from pki.issuance import RULE as UNRECORDED
 from pki.svid import Revoked, VerifiedSvid
 
 MAX_IDLE_PER_KEY = 256
@@ -82,6 +83,8 @@ class UpstreamTrust:
     """The same belief, but nothing shown: for the probe."""
     verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
     """(handshake, expected SPIFFE ID) → what was proven."""
+    record_lag_s: float = 0.0
+    """How long the proof of an issuance may be on its way to this gateway; 0 where the CA is, which writes it first."""
     assertions: Assertions | None = None
     """What it signs by the same key for services that ask for it; None: none does."""
 
@@ -212,7 +215,7 @@ class Pool:
         is_believed = False
         try:
             handshake, where = transport.get_extra_info("ssl_object"), (upstream.spiffe_id, address)
-            proven = _proven(trust, handshake, upstream.spiffe_id)
+            proven = await _proven_soon(trust, handshake, upstream.spiffe_id)
             connect_ns = time.perf_counter_ns() - began_ns
             if not self._insistence.is_known(where):
                 await self._insistence.require(where)
@@ -376,6 +379,21 @@ def _proven(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> V
 
 _NO_FAULT = frozenset(("revocation-unknown", ACCEPTS_ANYONE))
 """Rules of a refused connection that are no failure of the instance: we do not know enough, or the address is out anyway."""
+
+
+async def _proven_soon(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
+    """Looks once more at who is not on record: his certificate may be some milliseconds old.
+
+    Raises: UpstreamIdentityRejected
+    """
+    try:
+        return _proven(trust, handshake, spiffe_id)
+    except UpstreamIdentityRejected as exc:
+        if exc.rule != UNRECORDED or not trust.record_lag_s:
+            raise
+    await asyncio.sleep(trust.record_lag_s)
+    return _proven(trust, handshake, spiffe_id)
+
 
 generations = itertools.count(1)
 """Numbers of trust generations, unique in this process."""

@@ -189,10 +189,20 @@ class Office:
             self._reactor.after(_BUSY_S, self._open)
         elif isinstance(reply, desk.Revoked):
             self._push(reply.set_number)
+        elif isinstance(reply, desk.Certified):
+            self._tell_issued()
         elif self._desk.is_waiting_for(request):
             self._reactor.after(0.0, self._go_on)  # this may have been the last of the evidence
         self._tell_changes()
         return reply
+
+    def _tell_issued(self) -> None:
+        """A heartbeat now: with it gateways that joined hear of the certificate before its holder can use it."""
+        if self._publisher is not None:
+            try:
+                self._push(self._publisher.beat(datetime.now(UTC)).number)
+            except (PkiError, OSError):
+                pass  # the next one is at most two seconds away, and says what is wrong
 
     def _tell_changes(self) -> None:
         """The gateway reads its files again; nobody waits for a watcher of files to notice."""

@@ -1,6 +1,7 @@
 """A gateway that joined: a process that hears the authority of the other gateway, and renews this one's certificates there.
 
     state/status/revocation.json heartbeat.json    what is revoked, as signed: the workers read it as where the CA is
+    state/status/issuance-log.json issued/         what was handed out, as proven
     state/identity/gateway public                  the next certificates, and the bundle of today
 
 A process of its own, because it waits for the network. It has no state but these files, and a word is verified before it is
@@ -35,6 +36,7 @@ from pki import est, io_material
 from pki.bundle import Bundle
 from pki.errors import IssueRefused, PkiError
 from pki.io_files import private_directory, read_private, read_public, replace_directory, write_private
+from pki.io_issuance import IssuanceCopy
 from pki.io_material import Files
 from pki.io_status import SET, STATUS, write_heartbeat
 from pki.known_status import KnownStatus
@@ -64,6 +66,7 @@ class Following:
         self._report = report
         self._pipe = pipe
         self._known = KnownStatus()
+        self._issued = IssuanceCopy(followed.state / STATUS)
         self._identity = followed.state / "identity"
         self._status = followed.state / STATUS
         self._acknowledged = b""  # the bundle that the other side knows we have
@@ -121,6 +124,8 @@ class Following:
         newest, heartbeat = bytes(line.set) if line.set else b"", bytes(line.heartbeat)
         if newest and self._known.take_set(newest, anchors=anchors, trust_domain=domain, now=now):
             write_private(self._status / SET, newest, replace=True)
+        log, issued = bytes(line.log) if line.log else b"", line.issued or {}
+        self._issued.take(log, issued, anchors=anchors, trust_domain=domain, now=now)
         self._known.take_heartbeat(heartbeat, anchors=anchors, trust_domain=domain, now=now)
         write_heartbeat(self._status, heartbeat)
         if self._pipe >= 0:

@@ -89,11 +89,6 @@ class Revocations:
             self._seen.clear()
         self.look()
 
-    def told(self, number: int) -> None:
-        """The authority's process says which set is the newest."""
-        if number != self._known.number:
-            self.look()
-
     def look(self) -> None:
         """Read what has changed."""
         if not self._anchors.roots:

@@ -49,6 +49,7 @@ from edge.serve.run_state import unix_address
 from edge.serve.store import SOCKET_NAME
 from edge.timers import Timers
 from pki.bundle import Bundle
+from pki.io_issuance import published
 from pki.io_status import STATUS
 from pki.svid import Revoked
 
@@ -93,6 +94,7 @@ class Serving:
             metrics=self._metrics,
             bundle=lambda: self.generation.config.identity.bundle,
             words=lambda: self._revocations.words(),
+            issued=lambda known: published(self.generation.config.state / STATUS, known),
             services_port=sockets.port_of(boot.sockets.get("services")),
             authority=self._ca.ask if self._ca is not None else None,
             register=self._discovery.register,
@@ -130,8 +132,8 @@ class Serving:
     def _declared_changed(self) -> None:
         self._front.gateway = self._discovery.gateway(self.generation.gateway)
 
-    def _revocation_told(self, number: int) -> None:
-        self._revocations.told(number)
+    def _revocation_told(self, _number: int) -> None:
+        self._revocations.look()
 
     def _revoke(self, revoked: Revoked) -> int:
         """Cut what rests on it; WebSockets first, which would take the loss of their connection for an accident."""

@@ -11,12 +11,25 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 import edge.cli
 from edge.cli import init
 from tests.e2e.test_ca import ca
+from tests.e2e.thief import Thief
 from tests.e2e.upstream import Upstream
-from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, eventually, make, records, routes, serving
+from tests.e2e.whole_gateway import (
+    EDGE_YAML,
+    Gateway,
+    Variant,
+    eventually,
+    issue_while_serving,
+    make,
+    records,
+    requests_in_log,
+    routes,
+    serving,
+)
 
 DOORS = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n  enrol: {bind: "127.0.0.1:0"}\n'
 
@@ -105,6 +118,39 @@ def test_a_gateway_joins_serves_and_is_renewed_and_told_over_the_network(
         b.line("the authority is not heard")
         assert b.stop() == 0
     records(home)
+
+
+def test_a_gateway_that_joined_knows_what_was_handed_out_a_moment_ago_and_nothing_else(
+    a: Gateway, first: tuple[Gateway, Upstream], tmp_path: Path
+) -> None:
+    service = first[1]
+
+    def show(identity: Path) -> None:
+        service.stop()
+        service.clear()
+        service.present(identity)
+        service.start()
+
+    home = home_of(a, invited(a, "edge-a"), tmp_path / "b")
+    with serving(home) as b:
+        issue_while_serving(a.directory, "orders")
+        certificate = x509.load_pem_x509_certificates((a.directory / "orders" / "chain.pem").read_bytes())[0]
+        proof = home / "state" / "status" / "issued" / certificate.fingerprint(SHA256()).hex()
+        eventually(proof.exists, 10)  # on its way; a dial waits for it a little while
+        show(a.directory / "orders")
+        assert b.get("/orders/7") == (200, "ok")
+        thief = Thief(a.directory / "state" / "ca")
+        stolen = shutil.copytree(a.directory / "orders", tmp_path / "stolen")
+        pair = thief.chain(thief.leaf())
+        (stolen / "chain.pem").write_bytes(pair.chain)
+        (stolen / "key.pem").write_bytes(pair.key_pem)
+        show(stolen)
+        assert b.get("/orders/7") == (502, "upstream-identity")
+        assert service.seen == b""
+        eventually(lambda: requests_in_log(home)[-1].get("rule.id") == "not-in-issuance-record", 10)
+        show(a.directory / "orders")
+        assert b.get("/orders/7") == (200, "ok")
+        assert b.stop() == 0
 
 
 def test_who_joins_pins_the_root_and_nothing_is_written_when_it_is_another(a: Gateway, tmp_path: Path) -> None:

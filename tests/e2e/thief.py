@@ -28,10 +28,13 @@ class Pair:
     chain: bytes
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
+    @property
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
     def context(self, directory: Path, protocol: int) -> ssl.SSLContext:
         """TLS with it, of a party that is ashamed of nothing."""
-        pem = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (directory / "pair.pem").write_bytes(pem + self.chain)
+        (directory / "pair.pem").write_bytes(self.key_pem + self.chain)
         context = ssl.SSLContext(protocol)
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.load_cert_chain(directory / "pair.pem")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki.errors import NotRecorded, StatusRejected, SvidRejected
 from pki.io_authority import Authority, Issued
-from pki.io_issuance import IssuanceRecord, IssuedFiles
+from pki.io_issuance import IssuanceCopy, IssuanceRecord, IssuedFiles, published
 from pki.io_keys import Passphrases, make_ec
 from pki.issuance import check_issued, parse_log_key, seal_log_key
 from pki.issue import IssueRequest
@@ -200,3 +200,53 @@ def test_a_proof_that_cannot_be_written_is_told(
     (status / "issued").rmdir()
     with pytest.raises(NotRecorded):
         files.publish(now)
+
+
+def passed_on(copy: IssuanceCopy, authority: Authority, log: bytes, proofs: dict[str, bytes], now: datetime) -> None:
+    issued = {name: raw.decode() for name, raw in proofs.items()}
+    copy.take(log, issued, anchors=anchors(authority), trust_domain="mesh.internal", now=now)
+
+
+def test_what_is_passed_on_serves_as_what_was_written(
+    authority: Authority, files: IssuedFiles, status: Path, tmp_path: Path, now: datetime
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o700)
+    copy = IssuanceCopy(there)
+    assert published(status / "nowhere", ()) == (b"", {})
+    passed_on(copy, authority, b"", {}, now)  # it has not said whose log
+    assert list(there.iterdir()) == []
+    first = issue(authority, now)
+    files.publish(now)
+    log, proofs = published(status, ())
+    passed_on(copy, authority, log, proofs, now)
+    second = issue(authority, now)
+    files.publish(now)
+    _, new = published(status, proofs)
+    assert list(new) == [sha256(second.leaf).hexdigest()]
+    passed_on(copy, authority, b"", new, now)
+    check = asking(there, authority, now)
+    assert not is_refused(check, first.leaf)
+    assert not is_refused(check, second.leaf)
+    assert is_refused(check, b"anything")
+    passed_on(copy, authority, log, new, now)  # all there is: the first has ended
+    assert is_refused(asking(there, authority, now), first.leaf)
+
+
+def test_nothing_is_copied_that_is_not_proven(
+    authority: Authority, files: IssuedFiles, status: Path, tmp_path: Path, now: datetime
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o700)
+    issue(authority, now)
+    files.publish(now)
+    log, proofs = published(status, ())
+    (proof_of_one,) = [raw for name, raw in proofs.items()][:1]
+    for bad_log, bad in (
+        (log[:-1], proofs),
+        (log, {"../../x": proof_of_one}),
+        (log, {"00" * 32: proof_of_one}),
+    ):
+        with pytest.raises((StatusRejected, SvidRejected)):
+            passed_on(IssuanceCopy(there), authority, bad_log, bad, now)
+    assert list(there.iterdir()) == []

@@ -35,6 +35,7 @@ def inside(bundle: bytes = b"") -> Inside:
         metrics=lambda: b"x 1\n",
         bundle=lambda: bundle,
         words=silence,
+        issued=lambda known: (b"", {}),
     )
 
 
