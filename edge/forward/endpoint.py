@@ -21,6 +21,7 @@ class Endpoint:
         "address",
         "check_at_s",
         "check_path",
+        "failures",
         "health",
         "idle",
         "in_flight",
@@ -50,6 +51,8 @@ class Endpoint:
         """Requests and WebSockets under way, and connections being made for one. The pool alone counts."""
         self.idle: deque[Pinned] = deque()
         """Proven connections that wait for work; the pool's."""
+        self.failures = 0
+        """Requests that failed, in a row."""
         self.health = Health()
         self.is_member = False
         """It may get new requests, as far as file and roster go."""

@@ -150,18 +150,19 @@ class Fleet:
         if status >= 500 and ejection is not None and ejection.counts_5xx:
             self.failed(endpoint, now_s)
         else:
-            endpoint.health.failures = 0
+            endpoint.failures = 0
 
     def failed(self, endpoint: Endpoint, now_s: float) -> None:
         """No connection, no proof, no answer, or one that breaks HTTP."""
         health, service = endpoint.health, endpoint.service
-        health.failures += 1
+        endpoint.failures += 1
         ejection = self._settings.get(service, DEFAULT).ejection
-        if ejection is None or health.failures < ejection.failures or health.is_ejected:
+        if ejection is None or endpoint.failures < ejection.failures or health.is_ejected:
             return
         concerned = [rotation for rotation in self._rotations(service) if endpoint in rotation.members]
         if concerned and all(each.may_eject(endpoint, ejectable(len(each.members))) for each in concerned):
             health.eject(now_s, ejection)
+            endpoint.failures = 0
             self._rearrange(service, now_s)
 
     def checked(self, endpoint: Endpoint, now_s: float, *, passed: bool) -> None:
@@ -183,7 +184,7 @@ class Fleet:
         for service in list(self._restless):
             for endpoint in self._endpoints.get(service, {}).values():
                 if endpoint.health.is_due(now_s):
-                    endpoint.health.readmit(now_s)
+                    _readmit(endpoint, now_s)
             self._rearrange(service, now_s)
 
     def _rearrange(self, service: str, now_s: float) -> None:
@@ -210,11 +211,16 @@ class Fleet:
         healthy = any(not (each.health.is_ejected or each.health.is_failing) for each in rotation.members)
         for at, endpoint in enumerate(ejected):
             if at < surplus or not (healthy or endpoint.health.is_failing):
-                endpoint.health.readmit(now_s)
+                _readmit(endpoint, now_s)
                 healthy = healthy or not endpoint.health.is_failing
 
 
 _DEFAULT_CHECK = CheckSettings()
+
+
+def _readmit(endpoint: Endpoint, now_s: float) -> None:
+    endpoint.health.readmit(now_s)
+    endpoint.failures = 0
 
 
 def _key(upstream: Upstream) -> _Key:

@@ -58,15 +58,12 @@ class Health:
         "_opposite",
         "_warm_from_s",
         "ejected_s",
-        "failures",
         "is_ejected",
         "is_failing",
         "until_s",
     )
 
     def __init__(self) -> None:
-        self.failures = 0
-        """In a row, by requests."""
         self.is_ejected = False
         self.ejected_s = 0.0
         """Since when, or when it last was."""
@@ -85,13 +82,11 @@ class Health:
         self._ejections += 1
         self.is_ejected = True
         self.ejected_s = now_s
-        self.failures = 0
 
     def readmit(self, now_s: float) -> None:
         """It may serve again."""
         self.is_ejected = False
         self.until_s = min(self.until_s, now_s)
-        self.failures = 0
         self.start_slowly(now_s)
 
     def is_due(self, now_s: float) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
@@ -22,6 +22,9 @@ from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachabl
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
+
+if TYPE_CHECKING:
+    from edge.forward.io_pool import Pinned
 
 MAX_HEAD_BYTES = 65_536
 """An answer's head above this is an error: 64 KiB is more than twice what browsers accept."""
@@ -67,6 +70,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._on_gone = on_gone
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
+        self.pinned: Pinned | None = None
+        """What the pool knows of it; the pool's."""
         self.is_reused = False
         """Whether an exchange already ended well on it: then a failure before any answer may be the upstream's idle close."""
         self.is_closed = False

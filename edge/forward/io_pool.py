@@ -235,7 +235,7 @@ class Pool:
         )
         ends_s = proven.not_after.timestamp()
         pinned = Pinned(key, connection, facts, proven.certificates, born_s=now_s, not_after_s=ends_s)
-        self._all[connection] = pinned
+        self._all[connection] = connection.pinned = pinned
         return pinned
 
     def prove_again(self, pinned: Pinned) -> None:
@@ -287,7 +287,7 @@ class Pool:
         return len(resting)
 
     def _on_idle(self, connection: UpstreamConnection) -> None:
-        pinned = self._all.get(connection)
+        pinned = connection.pinned
         if pinned is None or self._trust is None or pinned.key.generation != self._trust.generation:
             connection.abort()
             return
@@ -299,7 +299,7 @@ class Pool:
         if pinned.is_counted:
             pinned.is_counted = False
             endpoint.in_flight -= 1
-            if connection.status >= 500 or endpoint.health.failures:
+            if connection.status >= 500 or endpoint.failures:
                 self.fleet.answered(endpoint, connection.status, now_s)
         pinned.idle_since_s = now_s
         endpoint.idle.append(pinned)
@@ -357,6 +357,7 @@ class Pool:
     def close(self) -> None:
         """Abort everything; the last step of a drain."""
         self._insistence.close()
+        self._trust = None  # what is still busy does not wait for more
         for connection in list(self._all):
             connection.abort()
         self._all.clear()

@@ -86,7 +86,7 @@ class Dialling(Pool):
         facts = UpstreamFacts(upstream.service, upstream.spiffe_id, "1", f"{address[0]}:{address[1]}", 1)
         key = PoolKey(upstream.spiffe_id, address, self.generation)
         pinned = Pinned(key, connection, facts, (), born_s=self._loop.time(), not_after_s=_FAR_S)
-        self._all[connection] = pinned
+        self._all[connection] = connection.pinned = pinned
         return pinned
 
     def at(self, address: tuple[str, int]) -> Endpoint:

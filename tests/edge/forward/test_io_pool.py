@@ -291,7 +291,7 @@ async def test_a_good_answer_in_between_forgives() -> None:
     for _ in range(5):
         (await pool.ask(where)).connection.fail(UpstreamProtocolError("upstream-syntax"))
         answer(await pool.ask(where))
-    assert pool.at(A).health.failures == 0
+    assert pool.at(A).failures == 0
 
 
 @pytest.mark.parametrize(("rule", "is_fault"), [("chain-untrusted", True), ("revocation-unknown", False)])
