@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from edge.authn.attached import AttachedMethod
 from edge.authn.jwt import JwtMethod
 from edge.authn.method import Materials, Method
 from edge.authn.mtls import MtlsMethod
@@ -19,8 +20,9 @@ from edge.authn.mtls import MtlsMethod
 METHODS: Mapping[str, Callable[[Materials], Method]] = {
     "jwt": JwtMethod,
     "mtls": MtlsMethod,
+    "attached": AttachedMethod,
 }
 """Name in a route's `auth:` → how to build the method."""
 
-PUBLIC_METHODS = frozenset(METHODS) - {"mtls"}
-"""What routes.yaml may name: the public listener asks nobody for a certificate, so `mtls` there would refuse everybody."""
+PUBLIC_METHODS = frozenset(METHODS) - {"mtls", "attached"}
+"""What routes.yaml may name: the public listener asks nobody for a certificate, so others would refuse everybody there."""

@@ -21,6 +21,7 @@ from edge.model.decision import Need
 from edge.model.http import Request
 from edge.model.identity import ANONYMOUS, Peer, Principal
 from edge.model.route import Route
+from edge.verify.verifier import Verifier
 
 
 class Authenticator:
@@ -29,9 +30,13 @@ class Authenticator:
     __slots__ = ("_chains", "_materials", "_methods")
 
     def __init__(
-        self, issuers: Sequence[IssuerSettings], key_source: KeySource, client_trust: ClientTrust | None = None
+        self,
+        issuers: Sequence[IssuerSettings],
+        key_source: KeySource,
+        client_trust: ClientTrust | None = None,
+        assertions: Verifier | None = None,
     ) -> None:
-        self._materials = Materials(tuple(issuers), key_source, client_trust)
+        self._materials = Materials(tuple(issuers), key_source, client_trust, assertions)
         # Both grow to what the routes name and no further. Owner: this object; one event loop, no lock.
         self._methods: dict[str, Method] = {}
         self._chains: dict[tuple[str, ...], tuple[Method, ...]] = {}
@@ -39,7 +44,7 @@ class Authenticator:
     def authenticate(self, request: Request, peer: Peer, route: Route, now_ns: int) -> Principal | Need:
         """Who calls; `now_ns` is nanoseconds since the epoch.
 
-        Raises: CredentialMissing, CredentialRejected (401); NotReady (503).
+        Raises: CredentialMissing, CredentialRejected (401); Forbidden (403, of a sidecar); NotReady (503).
         """
         names = route.auth
         if not names:

@@ -20,6 +20,7 @@ from edge.model.identity import Peer, Principal
 
 if TYPE_CHECKING:
     from edge.authn.mtls import ClientTrust
+    from edge.verify.verifier import Verifier
 
 
 class Absence(Enum):
@@ -66,3 +67,5 @@ class Materials:
     key_source: KeySource
     client_trust: ClientTrust | None = None
     """None: no listener asks for client certificates."""
+    assertions: Verifier | None = None
+    """None: nobody has to show an `Edge-Assertion`."""

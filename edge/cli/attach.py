@@ -16,12 +16,16 @@ from edge.serve.attach import run
 from edge.serve.attach_settings import AttachSettings, Place, Registering
 from edge.serve.gateway_call import CallFailed, Impostor
 from edge.serve.report import LogFormat, Report
+from edge.verify.form import Mode
 from pki.errors import IssueRefused, PkiError
-from pki.io_identity import GATEWAY_NAME
 from pki.spiffe import is_name
 
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})\Z")
 _GATEWAY = re.compile(r"https://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+):([0-9]{1,5})/?\Z")
+
+
+_MODES: dict[str, Mode] = {"subject": "subject", "request": "request"}
+"""As services.yaml spells them."""
 
 
 def command(
@@ -32,7 +36,10 @@ def command(
         Path | None, typer.Option(metavar="DIR", help="Key and certificate; default: attach-SERVICE.")
     ] = None,
     identity: Annotated[Path | None, typer.Option(metavar="DIR", help="What scripts/issue-cert.py wrote.")] = None,
-    accept: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Gateway let in; repeatable.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A gateway that is let in; repeatable. Default: all.")
+    ] = None,
+    assertion: Annotated[str | None, typer.Option(metavar="subject|request", help="Ask for an Edge-Assertion.")] = None,
     gateway: Annotated[str | None, typer.Option(metavar="URL", help="Its services listener: renew, register.")] = None,
     enrol: Annotated[str | None, typer.Option(metavar="URL", help="Its enrol listener.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="One-time token, mode 0600.")] = None,
@@ -53,7 +60,7 @@ def command(
     log_format: Annotated[LogFormat, typer.Option(help="Lines on stderr as plain text or as JSON.")] = LogFormat.PLAIN,
 ) -> None:
     """Give a plain service on this machine mTLS that only gateways pass. `ready …` on stderr says that it is reachable."""
-    accepted = tuple(accept or (GATEWAY_NAME,))
+    accepted = tuple(accept or ())
     for name in (service, *accepted, *([instance] if instance is not None else [])):
         if not is_name(name):
             _wrong(f"{name!r} is not a name of a-z, 0-9 and inner hyphens", "SERVICE, --accept, --instance")
@@ -69,6 +76,7 @@ def command(
         state=(state or Path(f"attach-{service}")).absolute(),
         identity=identity,
         gateways=accepted,
+        assertion=_mode(assertion),
         services=_place(gateway, "--gateway"),
         enrol=_place(enrol, "--enrol"),
         token_file=token_file,
@@ -91,6 +99,12 @@ def _run(settings: AttachSettings, report: Report) -> int:
     except (EdgeError, PkiError, CallFailed) as exc:
         print(f"edge attach: {exc}", file=sys.stderr)
         return 4
+
+
+def _mode(text: str | None) -> Mode | None:
+    if text is None:
+        return None
+    return _MODES.get(text) or _wrong(f"{text!r} is neither subject nor request", "--assertion")
 
 
 def _place(text: str | None, option: str) -> Place | None:

@@ -130,7 +130,9 @@ class Attached:
 
     def _build(self, held: Held) -> tuple[Gateway, Proof]:
         attach_identity.require_gateway_role(held)
-        return attach_line.build(held, self._settings.gateways, self._settings.target, self._shared)
+        return attach_line.build(
+            held, self._settings.gateways, self._settings.target, self._settings.assertion, self._shared
+        )
 
     def _calling(self, gateway: Gateway) -> GatewayCall | None:
         place = self._settings.services

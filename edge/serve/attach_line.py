@@ -1,6 +1,6 @@
 """The composition root of a sidecar: the line of the gateway, made of fixed parts.
 
-    one route /**   whoever proved to be one of the gateways that are accepted   one permit   no limits   a plain upstream
+    one route /**   whoever proved to be a gateway that is accepted   one permit   no limits   a plain upstream
 
 `assemble` builds a gateway from its files; here nothing can be configured but who the gateways are and where the service is.
 This is the only file that leads to `forward/io_plain`. What a gateway decides (callers, policies, quotas, the log) is decided
@@ -20,7 +20,7 @@ from edge.accept.tls import Pair, anonymous_context, control_context, presented_
 from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
 from edge.authn.mtls import ClientTrust
-from edge.authz import policies, schema
+from edge.authz import policies
 from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
 from edge.downstream import Shared
@@ -39,22 +39,21 @@ from edge.routing import table
 from edge.serve.attach_identity import Held
 from edge.serve.attach_log import AttachLog
 from edge.serve.report import Report
+from edge.verify.form import Mode
+from edge.verify.verifier import Settings, Verifier
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid, verify
 
 _ROUTE = "edge-attach"
-_GATEWAY = "gateway."
-"""Before a gateway's name, as a principal of the policy; no service of services.yaml can have a dot."""
 _SERVICE = "edge.attached"
 _SERVICE_ID = "spiffe://edge.invalid/svc/attached"
 """What the route forwards to is nobody that could call (RFC 6761)."""
 _POLICY = """\
 @id("edge-attach")
-permit (principal is Edge::Service, action, resource == Edge::Route::"edge-attach");
+permit (principal is Edge::Gateway, action, resource == Edge::Route::"edge-attach");
 """
-"""Every principal there can be is one of the gateways: `ClientTrust` makes no other."""
 TIMEOUT_S = 3600.0
 """Without a byte of an answer. It is the gateway that knows how long its route may take; it hangs up, and so do we."""
 _PROBLEMS = "https://edge.invalid/problems/"
@@ -83,14 +82,16 @@ def open_shared(loop: asyncio.AbstractEventLoop, pool: PlainPool, log: AttachLog
     )
 
 
-def build(held: Held, gateways: Sequence[str], target: PlainTarget, shared: Shared) -> tuple[Gateway, Proof]:
-    """The line for one certificate and bundle, and what its listener asks. `gateways`: names of those who are let in.
+def build(
+    held: Held, gateways: Sequence[str], target: PlainTarget, mode: Mode | None, shared: Shared
+) -> tuple[Gateway, Proof]:
+    """The line for one certificate and bundle, and what its listener asks. `gateways`: names of those who are let in;
+    empty: every gateway of the trust domain. `mode`: of the assertion that each request must bring; None: none.
 
     Raises: BundleError, ssl.SSLError.
     """
     bundle = Bundle.parse(held.bundle)
-    named = {name: str(SpiffeId.of(held.spiffe_id.trust_domain, "gw", name)) for name in gateways}
-    ids = frozenset(named.values())
+    ids = frozenset(str(SpiffeId.of(held.spiffe_id.trust_domain, "gw", name)) for name in gateways)
     trust = ClientTrust(
         trust_domain=held.spiffe_id.trust_domain,
         anchors=bundle.anchors,
@@ -100,19 +101,19 @@ def build(held: Held, gateways: Sequence[str], target: PlainTarget, shared: Shar
         revoked=lambda now: frozenset(),
         check_issued=lambda leaf_sha256, now: None,
         roles=frozenset(("gw",)),
-        ids=ids,
+        ids=ids or None,
     )
     route = _route(target)
     compiled = policies.compile(
         [PolicySource("built-in attach", _POLICY.encode("ascii"))],
-        schema=PolicySource("built-in", schema.TEXT.encode("ascii")),
-        services={_SERVICE: _SERVICE_ID} | {_GATEWAY + name: each for name, each in named.items()},
+        schema=None,  # that of the control plane: callers are gateways
+        services={_SERVICE: _SERVICE_ID},
         routes=[route],
     )
     key_sets = KeySets(())
     gateway = Gateway(
         routes=table.compile([route], None),
-        authenticator=Authenticator((), key_sets, trust),
+        authenticator=Authenticator((), key_sets, trust, _assertions(held, bundle, ids, mode)),
         authorizer=Authorizer(compiled),
         limiter=Limiter((), LeaseStore(StoreSettings())),  # without limits nothing is ever asked of it
         shed=shared.shed,
@@ -133,7 +134,7 @@ def _route(target: PlainTarget) -> Route:
         hosts=(),
         methods=tuple(sorted(METHODS)),
         upstream=Upstream(_SERVICE, _SERVICE_ID, target.addresses, timeout_s=TIMEOUT_S),
-        auth=("mtls",),
+        auth=("attached",),
         encoded_slash=True,
         forward_token=True,
         max_body_bytes=_UNBOUNDED,
@@ -142,11 +143,15 @@ def _route(target: PlainTarget) -> Route:
     )
 
 
+def _assertions(held: Held, bundle: Bundle, ids: frozenset[str], mode: Mode | None) -> Verifier | None:
+    return None if mode is None else Verifier(Settings(str(held.spiffe_id), mode, ids), bundle)
+
+
 def _trust(held: Held, bundle: Bundle, ids: frozenset[str]) -> UpstreamTrust:
     """How the sidecar itself asks a gateway: for its next certificate, and to be registered."""
 
     def prove(handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
-        """`spiffe_id` empty: whichever gateway is let in may also be asked."""
+        """Whichever gateway is let in may also be asked; by name nobody is."""
         proven = verify(
             [*presented_chain(handshake), *bundle.intermediates],
             anchors=bundle.anchors,
@@ -156,7 +161,7 @@ def _trust(held: Held, bundle: Bundle, ids: frozenset[str]) -> UpstreamTrust:
             now=datetime.now(UTC),
             role_issuers=bundle.role_issuers,
         )
-        if str(proven.spiffe_id) not in (ids if not spiffe_id else (spiffe_id,)):
+        if proven.spiffe_id.role != "gw" or (ids and str(proven.spiffe_id) not in ids):
             raise SvidRejected("spiffe-id", f"got {proven.spiffe_id}, which is not a gateway that is accepted here")
         return proven
 

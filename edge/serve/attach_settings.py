@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.forward.io_plain import PlainTarget
+from edge.verify.form import Mode
 
 Place = tuple[str, int]
 """(host, port)."""
@@ -37,7 +38,9 @@ class AttachSettings:
     identity: Path | None
     """What issue-cert.py wrote; read, never written."""
     gateways: tuple[str, ...]
-    """Names of the gateways that are let in."""
+    """Names of the gateways that are let in; empty: all of the trust domain."""
+    assertion: Mode | None
+    """What each request must be vouched for by; None: the certificate of the connection is enough."""
     services: Place | None
     """The gateway's services listener: renewal and registration; None: neither."""
     enrol: Place | None

@@ -24,7 +24,7 @@ from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
 from tests.e2e.whole_gateway import EDGE, ROOT
 
-GET = b"GET /orders/7 HTTP/1.1\r\nhost: localhost\r\nx-auth-subject: mallory\r\n\r\n"
+GET = b"GET /orders/7 HTTP/1.1\r\nhost: localhost\r\nx-auth-subject: mallory\r\nconnection: close\r\n\r\n"
 
 
 class Sidecar:

@@ -37,7 +37,8 @@ from tests.wire.rig import Client
 
 DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
 SERVICES = "services:\n" + "".join(
-    f'  {name}: {{may_serve: ["/{name}/**"]}}\n' for name in ("orders", "python", "node", "nginx")
+    f'  {name}: {{may_serve: ["/{name}/**"]{more}}}\n'
+    for name, more in (("orders", ", assertion: subject"), ("python", ""), ("node", ""), ("nginx", ""))
 )
 POLICY = "".join(
     f'@id("{name}")\npermit (principal is Edge::Anonymous, action, resource in Edge::Service::"{name}");\n'
@@ -135,9 +136,8 @@ def mesh(home: Path) -> Iterator[Mesh]:
         gateway = stack.enter_context(serving(home))
         plain = Upstream(None)
         stack.callback(plain.close)
-        sidecar = stack.enter_context(
-            attached("orders", f"http://localhost:{plain.port}", *enrolling(home, gateway), "--no-register")
-        )
+        options = [*enrolling(home, gateway), "--no-register", "--assertion", "subject", "--accept", "edge"]
+        sidecar = stack.enter_context(attached("orders", f"http://localhost:{plain.port}", *options))
         found = Mesh(home, gateway, plain, sidecar)
         found.lead("orders", sidecar.port)
         yield found
@@ -241,6 +241,15 @@ def test_who_is_not_the_gateway_does_not_reach_one_byte_of_the_service(
     assert (mesh.plain.connections, mesh.plain.seen) == before
 
 
+def test_a_gateway_s_certificate_alone_is_not_enough_where_an_assertion_is_asked_for(mesh: Mesh) -> None:
+    mesh.plain.clear()
+    before = mesh.plain.connections, mesh.plain.seen
+    answer = refused_bytes(mesh.sidecar.port, mesh.directory / "state" / "identity" / "gateway")
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    mesh.sidecar.line(r"refused .*reason=forbidden, rule=assertion-missing\b")
+    assert (mesh.plain.connections, mesh.plain.seen) == before
+
+
 def test_the_key_stays_private(mesh: Mesh) -> None:
     state = mesh.directory / "attached"
     modes = [
@@ -302,6 +311,7 @@ def test_another_root_is_not_believed_and_a_token_is_good_once(mesh: Mesh) -> No
         root_sha256="0" * 64,
         registering=None,
         drain_s=1,
+        assertion=None,
     )
 
     def enrol(settings: AttachSettings) -> attach_identity.Held:
