@@ -29,7 +29,8 @@ class Account:
 
     def __init__(self, shared: Shared, peer: Peer, bundle_hash: str) -> None:
         self._shared = shared
-        self._peer = peer
+        self.peer = peer
+        """Who asks: as the connection says, or the proxy that is trusted."""
         self._bundle_hash = bundle_hash
         self.decision_id = shared.recorder.next_id()
         self.wall_ns = time.time_ns()
@@ -47,7 +48,7 @@ class Account:
             NotRecordable: then 503.
         """
         recorder = self._shared.recorder
-        slot = recorder.admit(self.decision_id, request, self._peer, admission, self._bundle_hash, self.wall_ns)
+        slot = recorder.admit(self.decision_id, request, self.peer, admission, self._bundle_hash, self.wall_ns)
         self._slot = slot
         return recorder.synced(slot)
 
@@ -97,7 +98,7 @@ class Account:
             shared.recorder.refuse(
                 self.decision_id,
                 request,
-                self._peer,
+                self.peer,
                 principal=walk.principal if walk is not None else None,
                 match=match,
                 status=status,

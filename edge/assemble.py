@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from functools import partial
 from random import Random
 
+from edge.accept.proxies import NOBODY, Proxies
 from edge.accept.shed import Shed
 from edge.accept.tls import anonymous_context, presented_chain, upstream_context
 from edge.audit.recorder import Recorder
@@ -125,6 +126,7 @@ def build(config: Config, shared: WorkerShared, previous: Gateway | None = None)
         bundle_hash=config.bundle_hash,
         problem_base=config.problem_base,
         security_fields=_security_fields(config.listeners.public),
+        proxies=Proxies(config.trusted_proxies),
     )
 
 
@@ -195,6 +197,7 @@ def build_control(
         authorizer=Authorizer(bundle),
         limiter=Limiter((), shared.store),
         application=application,
+        proxies=NOBODY,
         security_fields=(),  # of the public listener alone: over plain HTTP it must be ignored (RFC 6797 §8.1)
     )
 

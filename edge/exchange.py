@@ -64,8 +64,7 @@ class Exchange:
     _answer_paused = False
     _wants_continue = False
     _status = 0  # of the answer, once its head is out
-    _needs = 0
-    _retries = 0
+    _needs = _retries = 0
     _deadline_s = 0.0
     _is_over = False
     _is_held = False  # the answer is complete but for bytes that wait for the leaf (`strict`)
@@ -155,6 +154,8 @@ class Exchange:
         try:
             if self.upgrade is not None:
                 self.upgrade.route(self._gateway, self._walk)
+            if self.peer.behind is not None:
+                self.peer = self._walk.peer = self._account.peer = self.peer.behind(self._walk.request.fields)
             if self._needs:  # it waited: what is decided now is decided at this moment
                 step = decide(self._gateway, self._walk, time.time_ns(), time.monotonic_ns())
             else:

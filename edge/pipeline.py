@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edge.accept.proxies import NOBODY, Proxies
 from edge.accept.shed import Shed
 from edge.authn.chain import Authenticator
 from edge.authn.io_keyset import KeySets
@@ -37,13 +38,12 @@ class Gateway:
     limiter: Limiter
     shed: Shed
     trust: UpstreamTrust
-    key_sets: KeySets
-    """Behind `authenticator`; here for the timer that renews them."""
+    key_sets: KeySets  # behind `authenticator`; here for the timer that renews them
     bundle_hash: str
     problem_base: str
     security_fields: tuple[RawField, ...]  # what every answer of the listener says, such as HSTS
-    application: AsgiApp | None = None
-    """The upstream in this process, for routes whose `upstream.is_local`."""
+    application: AsgiApp | None = None  # the upstream in this process, for routes whose `upstream.is_local`
+    proxies: Proxies = NOBODY  # who may say for whom it asks
 
 
 @dataclass(slots=True, eq=False)

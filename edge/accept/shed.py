@@ -81,11 +81,15 @@ class Shed:
         """Of all connections of this worker together."""
         return self._settings.max_held_bytes
 
-    def open(self, prefix: str) -> bool:
-        """Count a new connection; False = over a limit, nothing was counted and the caller closes it."""
+    def open(self, prefix: str, *, is_proxy: bool = False) -> bool:
+        """Count a new connection; False = over a limit, nothing was counted and the caller closes it.
+
+        `is_proxy`: it speaks for many, so it has no share of its own but that of all.
+        """
         count = self._open.get(prefix, 0)
         settings = self._settings
-        if count >= settings.max_connections_per_prefix or self.open_total >= settings.max_connections:
+        is_full = count >= settings.max_connections_per_prefix and not is_proxy
+        if is_full or self.open_total >= settings.max_connections:
             return False
         self._open[prefix] = count + 1
         self.open_total += 1

@@ -52,6 +52,14 @@ def _host_flaw(text: str) -> str | None:
     return None if parse_host(text) else "not a host name or address"
 
 
+def _proxy_flaw(text: str) -> str | None:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return "not an address or prefix"
+    return None if network.prefixlen else "everybody, who could then say that he is anybody"
+
+
 def _trust_domain_flaw(text: str) -> str | None:
     try:
         check_trust_domain(text)
@@ -75,6 +83,7 @@ def _place_flaw(text: str) -> str | None:
 Place = Annotated[str, check(_place_flaw), Expect("a host and port", "gw-a.example.com:9443")]
 Bind = Annotated[str, check(_bind_flaw), Expect("an address and port", "127.0.0.1:8443 or [::1]:8443")]
 Host = Annotated[str, check(_host_flaw), Expect("a host name or address without port and wildcard", "api.example.com")]
+Prefix = Annotated[str, check(_proxy_flaw), Expect("an address or a prefix of some", "10.0.0.0/8")]
 TrustDomain = Annotated[
     str, check(_trust_domain_flaw), Expect("a trust domain of a-z, 0-9, dots, hyphens", "mesh.internal")
 ]
@@ -241,6 +250,8 @@ class EdgeShape(Shape):
     shed: ShedShape = ShedShape()
     deadlines: DeadlinesShape = DeadlinesShape()
     registration: RegistrationShape = RegistrationShape()
+    trusted_proxies: Annotated[tuple[Prefix, ...], Field(max_length=1000)] = ()
+    """Who stands before the public listener and says, in `X-Forwarded-For` or `Forwarded`, for whom he asks."""
     dns_suffixes: (
         Annotated[tuple[DnsSuffix, ...], Field(max_length=50), Expect("a list of DNS suffixes", "[.internal]")] | None
     ) = None

@@ -68,6 +68,7 @@ def parse(sources: Sources) -> Config:
         audit=_audit(edge),
         shed=_shed(edge),
         deadlines=_deadlines(edge),
+        trusted_proxies=edge.trusted_proxies,
         identity=identity,
         authority=authority,
         routes=found_routes.sound,

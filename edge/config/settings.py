@@ -109,6 +109,8 @@ class Config:
     audit: AuditSettings
     shed: ShedSettings
     deadlines: Deadlines
+    trusted_proxies: tuple[str, ...]
+    """Address prefixes from which the public listener believes for whom it is asked."""
     identity: Identity
     authority: tuple[str, int] | None
     """Where the gateway is that holds the CA, if that is another one."""

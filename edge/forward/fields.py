@@ -110,7 +110,7 @@ def _principal_head(principal: Principal) -> bytes:
 
 
 def _peer_head(peer: Peer, authority: str) -> bytes:
-    """`Forwarded` and its older kin. The downstream is the socket's peer: no proxy in front of us is trusted."""
+    """`Forwarded` and its older kin: for the client alone, whether the socket or a proxy that is trusted told who it is."""
     cached = _peer_heads.get(peer)
     if cached is not None and cached[0] == authority:
         return cached[1]

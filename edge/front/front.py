@@ -9,7 +9,9 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from edge.accept import proxies
 from edge.accept.deadlines import Deadlines
+from edge.accept.peer import Transport, peer_of
 from edge.accept.pressure import Reading
 from edge.downstream import Shared
 from edge.front import tunnels
@@ -95,6 +97,13 @@ class Front:
 
     def __call__(self) -> asyncio.Protocol:
         return self._protocol(self)
+
+    def peer_of(self, transport: Transport) -> Peer:
+        """The other end of a connection whose handshake is done."""
+        peer = peer_of(transport)
+        if self._gateway.proxies.trusts(peer.ip):
+            peer.behind = proxies.behind(peer, lambda: self._gateway.proxies)
+        return peer
 
     def date_line(self) -> bytes:
         """`Date` (RFC 9110 §6.6.1), made once a second."""

@@ -70,7 +70,8 @@ class Gate:
                 return
             prefix = prefix_of(str(address[0]))
             keeper = self._keeper
-            if (keeper is not None and not keeper.may_knock(prefix)) or not shared.shed.open(prefix):
+            is_proxy = self._front.gateway.proxies.trusts(str(address[0]))
+            if (keeper is not None and not keeper.may_knock(prefix)) or not shared.shed.open(prefix, is_proxy=is_proxy):
                 connection.close()
                 continue
             connection.setblocking(False)

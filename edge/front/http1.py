@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from edge.accept.peer import alpn_of, peer_of
+from edge.accept.peer import alpn_of
 from edge.errors import EdgeError, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
@@ -69,7 +69,7 @@ class Http1(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         front = self._front
-        self.peer = peer_of(transport)  # the gate has counted it
+        self.peer = front.peer_of(transport)  # the gate has counted it
         if front.take_http2 is not None and alpn_of(transport) == "h2":
             front.take_http2(self._transport)  # with what it counts for; from here on this object is nobody's protocol
             return

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 
-from edge.accept.peer import peer_of
 from edge.errors import EdgeError
 from edge.forward.fields import forget_peer
 from edge.front import frames
@@ -49,7 +48,7 @@ class Http2(Connection):
         """Takes the transport over."""
         self.front = front
         self._transport = transport
-        self.peer = peer_of(transport)
+        self.peer = front.peer_of(transport)
         self.held_bytes = 0
         self._begun: list[AnsweringStream] = []
         self._received: dict[AnsweringStream, None] = {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 
 from edge.accept.hypercorn_tls import App, Server, hypercorn_config
-from edge.accept.peer import peer_of
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
 from edge.front.wire import reset, taken_bytes
@@ -24,7 +23,7 @@ class HypercornHttp2(Connection):
     def __init__(self, front: Front, transport: asyncio.Transport, app: App) -> None:
         self._front = front
         self._transport = transport
-        self.peer = peer_of(transport)
+        self.peer = front.peer_of(transport)
         self._has_said_goodbye = False
         self._close_by_s = 0.0
         self._write_deadline_s = 0.0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from edge.model.http import RawField
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Peer:
     who it is, `authn.mtls` proves again at each request, because certificates end and trust changes under a connection."""
     certificates: tuple[tuple[bytes, int], ...] = ()
     """What that proof rests on; a connection is cut when one of them is revoked."""
+    behind: Callable[[Sequence[RawField]], Peer] | None = None
+    """Of a proxy that is trusted: who asks, by the fields of one request (`accept.proxies`). None: the connection itself."""
 
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}

@@ -38,12 +38,18 @@ class H2Client:
     """One connection. Nothing that a test sends is validated or normalised on the way out."""
 
     def __init__(
-        self, gateway: Listening, server_name: str | None = "localhost", *, window: int = 1 << 24, acks: bool = True
+        self,
+        gateway: Listening,
+        server_name: str | None = "localhost",
+        *,
+        window: int = 1 << 24,
+        acks: bool = True,
+        source: str = "127.0.0.1",
     ) -> None:
         context = client_context(gateway, "h2", "http/1.1")
         if server_name is None:
             context.check_hostname = False
-        raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        raw = socket.create_connection(("127.0.0.1", gateway.public), 5, (source, 0))
         try:
             self.tls = context.wrap_socket(raw, server_hostname=server_name)
         except OSError:

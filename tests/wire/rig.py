@@ -107,11 +107,12 @@ def client_context(gateway: Listening, *alpn: str) -> ssl.SSLContext:
 class Client:
     """A TLS socket on which a test writes bytes."""
 
-    def __init__(self, gateway: Listening, server_name: str | None = "localhost") -> None:
+    def __init__(self, gateway: Listening, server_name: str | None = "localhost", *, source: str = "127.0.0.1") -> None:
+        """`source` is the address to connect from."""
         context = client_context(gateway, "http/1.1")
         if server_name is None:
             context.check_hostname = False
-        raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        raw = socket.create_connection(("127.0.0.1", gateway.public), 5, (source, 0))
         raw.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # else what is cut in two waits for an acknowledgement

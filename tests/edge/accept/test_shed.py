@@ -17,6 +17,14 @@ def test_connections_of_one_prefix_are_refused_above_its_limit() -> None:
     assert shed.open_total == 2
 
 
+def test_a_proxy_has_no_share_but_that_of_all() -> None:
+    shed = Shed(SMALL)
+    assert [shed.open("a", is_proxy=True) for _ in range(4)] == [True, True, True, False]
+    for _ in range(3):
+        shed.close("a")
+    assert [shed.open("a") for _ in range(3)] == [True, True, False]
+
+
 def test_connections_are_refused_above_the_total_whoever_comes() -> None:
     shed = Shed(SMALL)
     assert [shed.open(prefix) for prefix in "abcd"] == [True, True, True, False]

@@ -76,6 +76,7 @@ store: ${EDGE_STORE}
 audit: {durability: strict, origin: a.example/log, checkpoint_every_s: 2, paths: plain, reserve_bytes: 0}
 shed: {max_connections: 10, failed_checks_per_s: 5}
 deadlines: {head_s: 2.5, least_bytes_per_s: 1000}
+trusted_proxies: [10.0.0.0/8, "2001:db8::1"]
 dns_suffixes: [.corp]
 problem_base: https://errors.example/
 """
@@ -91,6 +92,7 @@ problem_base: https://errors.example/
         "a.example/log",
         2.0,
     )
+    assert config.trusted_proxies == ("10.0.0.0/8", "2001:db8::1")
     assert config.deadlines == Deadlines(head_s=2.5, least_bytes_per_s=1000)
     assert (config.shed.max_connections, config.shed.failed_checks_per_s, config.shed.failed_checks_burst) == (
         10,
@@ -116,6 +118,10 @@ problem_base: https://errors.example/
         (edge('"127.0.0.1:8443"', '"127.0.0.1:1", http2: on'), "edge.yaml:3:40: wrong-value: listeners.public.http2:"),
         (edge("[localhost, API", '["*.x", API'), "edge.yaml:3:44: wrong-value: listeners.public.hosts[0]: expected a host"),
         (edge("[localhost, API", '["x:80", API'), "edge.yaml:3:44: wrong-value: listeners.public.hosts[0]: expected a host"),
+        (edge(more="trusted_proxies: 10.0.0.1\n"), "edge.yaml:7:18: wrong-type: trusted_proxies: expected a list"),
+        (edge(more="trusted_proxies: [10.0.0.1/8]\n"), "edge.yaml:7:19: wrong-value: trusted_proxies[0]: expected an"),
+        (edge(more="trusted_proxies: [10.0.0.0/8, lb.internal]\n"), "edge.yaml:7:31: wrong-value: trusted_proxies[1]:"),
+        (edge(more='trusted_proxies: ["::/0"]\n'), "edge.yaml:7:19: wrong-value: trusted_proxies[0]: expected an"),
         (edge("9901", "8443"), "edge.yaml:4:17: duplicate-bind: listeners.admin.bind: 127.0.0.1:8443 is taken"),
         (edge('"127.0.0.1:9901"', '"0.0.0.0:9901"'), "edge.yaml:4:17: exposed: listeners.admin.bind"),
         (edge("admin", "admn"), "edge.yaml:4:3: unknown-key: listeners.admn: no such setting; did you mean admin?"),
