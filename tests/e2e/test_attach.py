@@ -68,10 +68,11 @@ http {{
 """
 
 
-def route(name: str, port: int) -> str:
+def route(name: str, port: int | None) -> str:
+    endpoints = "" if port is None else f'endpoints: ["127.0.0.1:{port}"], '
     return (
         f"  - name: {name}\n    match: {{path: /{name}/**}}\n"
-        f'    upstream: {{service: {name}, endpoints: ["127.0.0.1:{port}"], timeout_s: 10}}\n'
+        f"    upstream: {{service: {name}, {endpoints}timeout_s: 10}}\n"
         "    public: {reason: a test without tokens}\n"
     )
 
@@ -84,10 +85,10 @@ class Mesh:
     gateway: Gateway
     plain: Upstream
     sidecar: Sidecar
-    routed: dict[str, int] = field(default_factory=dict)
+    routed: dict[str, int | None] = field(default_factory=dict)
 
-    def lead(self, name: str, port: int) -> None:
-        """From now on the gateway looks for this service at this port."""
+    def lead(self, name: str, port: int | None) -> None:
+        """From now on the gateway looks for this service at this port; None: wherever it registers."""
         self.routed[name] = port
         text = "routes:\n" + "".join(route(*each) for each in self.routed.items())
         (self.directory / "policies" / "routes.yaml").write_text(text)
@@ -102,7 +103,7 @@ class Mesh:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With an authority that is older than the certificates which are due."""
     directory = tmp_path_factory.mktemp("attach") / "edge"
-    edge_yaml = EDGE_YAML.replace("listeners:\n", DOORS)
+    edge_yaml = EDGE_YAML.replace("listeners:\n", DOORS) + "registration: {loopback: true}\n"
     init.command(directory, host=["localhost"], ca=False)
     for policy in (directory / "policies").glob("orders.*"):
         policy.unlink()
@@ -368,9 +369,14 @@ def test_an_unmodified_server_is_served_through_the_gateway_alone(mesh: Mesh, na
             stack.callback(server.terminate)
             to = f"unix:{place}/s.sock"
             eventually(lambda: (Path(place) / "s.sock").exists(), 10)
-        identity = mesh.directory / f"svc-{name}"
-        sidecar = stack.enter_context(attached(name, to, "--identity", identity, "--state", tmp_path / "state"))
-        mesh.lead(name, sidecar.port)
+        options: list[str | Path] = ["--identity", mesh.directory / f"svc-{name}", "--state", tmp_path / "state"]
+        if name == "python":  # the route names no endpoint: it is the registration that leads there
+            options += ["--gateway", f"https://localhost:{mesh.gateway.ports['services']}"]
+        sidecar = stack.enter_context(attached(name, to, *options))
+        mesh.lead(name, None if name == "python" else sidecar.port)
+        if name == "python":
+            sidecar.line("registered")
+            eventually(lambda: mesh.gateway.get("/python/7")[0] == 200, 10)
         with mesh.client() as client:
             answer = client.send(f"GET /{name}/7 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).answer()
             assert answer.status == 200
@@ -384,3 +390,5 @@ def test_an_unmodified_server_is_served_through_the_gateway_alone(mesh: Mesh, na
         assert refused_bytes(sidecar.port, mesh.directory / "svc-python") == b""
         assert refused_bytes(sidecar.port, None) == b""
         assert sidecar.stop() == 0
+        if name == "python":  # it has said goodbye: nobody is dialled any more
+            assert mesh.gateway.get("/python/7") == (502, "upstream-unreachable")
