@@ -38,7 +38,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: _Host
     ttl_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_S)] = 30
     weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)] = 1
-    health_path: Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}$")] | None = None
+    health_path: Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}\Z")] | None = None
     draining: bool = False
     routes: Annotated[tuple[WishedRoute, ...], msgspec.Meta(max_length=MAX_ROUTES)] = ()
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import time
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
@@ -38,11 +37,14 @@ from edge.registry.grant import Grant
 from edge.registry.ledger import Held
 from edge.registry.pace import Pace
 from edge.serve.registry import Registry, facts
+from edge.serve.resolver import Resolver
 from pki.spiffe import is_name
 
-_RESOLVE_S = 2.0
-_MAX_DIALS = 64
+_MAX_DIALS = 256
 """Dial-backs under way in one worker; each ends within seconds."""
+_MAX_DIALS_EACH = 16
+"""Of one service: addresses that never answer keep others from nothing. Who comes then waits a moment for his turn."""
+_TURN_S = 2.0
 _DUE = 0.8
 """A heartbeat is written when less than this part of the lease is left: more often costs every reader and gains nothing."""
 
@@ -57,6 +59,9 @@ class Registrar:
         self._heartbeats = Pace(per_s=200, burst=1000)
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._dials = 0
+        # By service of services.yaml, so there are no more of them than grants.
+        self._dials_each: dict[str, asyncio.Semaphore] = {}
+        self._resolver = Resolver()
 
     async def register(self, asked: Asked, body: bytes) -> Granted | Refused:
         """PUT."""
@@ -139,12 +144,7 @@ class Registrar:
             return Refused("too-many", "changes", max(wait_s, 1))
         if known is None and self._registry.ledger.count(grant.service) >= MAX_INSTANCES:
             return Refused("too-many", "instances", MAX_TTL_S)
-        self._dials += 1
-        try:
-            refused = await self._prove(grant, (offered.host, offered.port))
-        finally:
-            self._dials -= 1
-        refused = refused or await self._catch_up()
+        refused = await self._prove_in_turn(grant, (offered.host, offered.port)) or await self._catch_up()
         if refused is not None:
             return refused
         if self._registry.ledger.find(*offered.key) is not known:
@@ -160,6 +160,20 @@ class Registrar:
         )
         kind = "registered" if held is None else "changed" if held.holder == entry.holder else "taken-over"
         return await self._write(entry, f"registry.{kind}") or self._grant(entry, ttl_s, is_new=held is None)
+
+    async def _prove_in_turn(self, grant: Grant, address: tuple[str, int]) -> Refused | None:
+        own = self._dials_each.setdefault(grant.service, asyncio.Semaphore(_MAX_DIALS_EACH))
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await own.acquire()
+        except TimeoutError:
+            return Refused("too-many", "dials", 1)
+        self._dials += 1
+        try:
+            return await self._prove(grant, address)
+        finally:
+            self._dials -= 1
+            own.release()
 
     async def _prove(self, grant: Grant, address: tuple[str, int]) -> Refused | None:
         """Dial back as for a request: the handshake proves who it is, the probe that it insists."""
@@ -233,7 +247,7 @@ class Registrar:
         own = ipaddress.ip_address(asked.peer.ip)
         found: list[Ip] = [announced.literal] if announced.literal is not None else [own]
         if announced.literal is None and announced.host:
-            found = await _resolve(announced.host)
+            found = await self._resolver.addresses(grant.service, announced.host)
         broken = "address-unresolved"
         for each in found:
             rule = refusal(each, own, grant.addresses, may_loopback=self._registry.view.config.may_loopback)
@@ -270,16 +284,6 @@ def _declared(wish: Wish, grant: Grant) -> tuple[Declared, ...] | Refused:
             return Refused("route-outside-grant", declared)
         found.append(declared)
     return tuple(found)
-
-
-async def _resolve(host: str) -> list[Ip]:
-    """Every address of a name, once."""
-    try:
-        async with asyncio.timeout(_RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(ipaddress.ip_address(each[4][0]) for each in found))
-    except (OSError, UnicodeError, ValueError):
-        return []
 
 
 def _where(entry: Entry) -> str:

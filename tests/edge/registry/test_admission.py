@@ -29,7 +29,8 @@ def test_the_whole_body_is_read() -> None:
     [
         b"", b"{}", b"[]", b"null", b"\xff", b'{"address":1}', b'{"address":":1","ttl_s":0}', b'{"address":":1","ttl_s":61}',
         b'{"address":":1","ttl_s":"5"}', b'{"address":":1","weight":0}', b'{"address":":1","health_path":"up"}',
-        b'{"address":":1","health_path":"/a b"}', b'{"address":":1","service":"billing"}', b'{"address":":1"}x',
+        b'{"address":":1","health_path":"/a b"}', b'{"address":":1","health_path":"/a\\n"}',
+        b'{"address":":1","service":"billing"}', b'{"address":":1"}x',
         b'{"address":":1","routes":[{"path":"/x","methods":[]}]}', b'{"address":":1","routes":[{"methods":["GET"]}]}',
         b'{"address":":1","routes":[{"path":"/x","public":true}]}', b'{"address":"' + b"x" * 301 + b'"}',
         b'{"address":":1"' + b" " * MAX_BODY_BYTES + b"}",
