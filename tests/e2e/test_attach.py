@@ -31,9 +31,10 @@ from pki.io_authority import create
 from pki.io_keys import Cost
 from tests.e2e.sidecar import Sidecar, attached, certificate, problem_of, refused_bytes, shown_by, token
 from tests.e2e.upstream import Upstream
+from tests.e2e.websocket_parties import by_websockets
 from tests.e2e.whole_gateway import EDGE_YAML, Gateway, eventually, serving
 from tests.e2e.world import takes_connections
-from tests.wire.rig import Client
+from tests.wire.rig import Client, client_context
 
 DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
 SERVICES = "services:\n" + "".join(
@@ -55,6 +56,13 @@ require("http").createServer((request, response) => {
     response.write(body.slice(0, 5));
     response.end(body.slice(5));
   });
+}).on("upgrade", (request, socket) => {
+  const key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+  const accept = require("crypto").createHash("sha1").update(key).digest("base64");
+  socket.write("HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n" +
+    "Sec-WebSocket-Accept: " + accept + "\\r\\n\\r\\n");
+  socket.write(Buffer.concat([Buffer.from([0x81, 5]), Buffer.from("hello")]));
+  socket.once("data", () => socket.end(Buffer.from([0x88, 2, 0x0f, 0xa0])));
 }).listen(0, "localhost", function () { console.log(this.address().port); });
 """
 NGINX = """\
@@ -385,6 +393,12 @@ def test_an_unmodified_server_is_served_through_the_gateway_alone(mesh: Mesh, na
                 assert (seen["url"], seen["headers"]["x-forwarded-host"]) == ("/node/7", "localhost")
                 post = b"POST /node HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n" + bytes(70_000)
                 assert json.loads(client.send(post).answer().body)["bytes"] == 70_000
+                with by_websockets(
+                    f"wss://localhost:{mesh.gateway.public}/node/ws", client_context(mesh.gateway), ()
+                ) as ws:
+                    assert ws.receive() == "hello"
+                    ws.send("go")
+                    assert ws.closed() == (4000, "")
             else:
                 assert answer.body.decode().strip() == {"python": "a file", "nginx": "GET /nginx/7"}[name]
         assert refused_bytes(sidecar.port, mesh.directory / "svc-python") == b""
