@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.live import fetch
 from edge.cli.locate import locate
 from edge.errors import UnsafeState
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 def command(
     config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="edge.yaml to read")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a list of objects instead")] = False,
+    live: Annotated[bool, typer.Option("--live", help="ask the running gateway: declared routes as well")] = False,
 ) -> None:
     """List the routes of a valid configuration, most specific first. Exit 1 when it is not valid (see edge check)."""
+    if live:
+        _show_live(config, as_json=as_json)
+        return
     from edge.config.io_check import check
     from edge.config.io_load import load
     from edge.routing.table import in_order
@@ -43,6 +48,24 @@ def command(
         who = "+".join(row.auth) or f"public: {row.public_reason}"
         where = f"{row.service} {' '.join(row.endpoints) or '(no endpoint)'}"
         typer.echo(f"{row.name}: {','.join(row.methods)} {','.join(row.hosts)} {row.path} -> {where} [{who}]")
+
+
+def _show_live(config: Path | None, *, as_json: bool) -> None:
+    """What the gateway routes at this moment, and the declared routes that it does not."""
+    try:
+        rows = fetch(config, "/v1/routes")["routes"]
+    except UnsafeState as exc:
+        typer.echo(exc, err=True)
+        raise typer.Exit(4) from exc
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        if row["live"]:
+            where = f"{row['service']} [{'+'.join(row['auth']) or 'public'}] {row['source']}"
+            typer.echo(f"{row['name']}: {','.join(row['methods'])} {','.join(row['hosts'])} {row['path']} -> {where}")
+        else:
+            typer.echo(f"{row['name']}: not live: {row['reason']}")
 
 
 @dataclass(frozen=True, slots=True)

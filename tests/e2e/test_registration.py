@@ -4,12 +4,12 @@ Attacks E3, E4 and P48 to P52 of the list, and whoever can write to the store.""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import msgspec
 import pytest
@@ -114,7 +114,9 @@ def refusal(homes: dict[str, Path], rule: str, instance: str) -> dict[str, objec
     return found[0]
 
 
-def test_it_is_known_to_both_gateways_and_gone_from_both(gateways: list[Gateway], member: Member) -> None:
+def test_it_is_known_to_both_gateways_and_gone_from_both(
+    homes: dict[str, Path], gateways: list[Gateway], member: Member
+) -> None:
     a, b = gateways
     told = member.register(a)
     assert told.status == 201
@@ -122,6 +124,10 @@ def test_it_is_known_to_both_gateways_and_gone_from_both(gateways: list[Gateway]
     for gateway in gateways:
         eventually(lambda gateway=gateway: gateway.get("/orders/1") == (200, "ok"), SOON_S)  # type: ignore[misc]
         assert f"orders/{member.name}" in instances(gateway)
+    for home in ("a", "b"):
+        shown = run("services", "--json", "-c", homes[home] / "edge.yaml")
+        (row,) = [row for row in json.loads(shown.stdout)["instances"] if row["instance"] == member.name]
+        assert (row["state"], row["gateway"]) == ("live", "spiffe://mesh.internal/gw/edge")
     assert member.register(b).status == 200  # a heartbeat, through the other one
     assert member.leave(b).facts == {"drain_s": 2.0}
     for gateway in gateways:
@@ -141,12 +147,12 @@ def test_a_declared_route_is_served_on_both_and_its_policy_decides(
         eventually(lambda gateway=gateway: ask(gateway, "/new/1", tokens["new:read"]) == 200, SOON_S)  # type: ignore[misc]
         assert [ask(gateway, "/new/1"), ask(gateway, "/new/1", tokens["other"])] == [401, 403]
         assert ask(gateway, "/new/1/x", tokens["new:read"]) == 404
-    _, facts = gateways[0].ask_admin("/v1/routes")
-    found: Any = facts["routes"]
-    assert {(each["name"], each["live"]) for each in found if each["source"] == "declared"} == {
-        ("orders:/new/{id}", True),
-        ("orders:/orders/7", False),
-    }
+    shown = run("routes", "--live", "-c", homes["a"] / "edge.yaml").stdout.splitlines()
+    assert shown == [
+        "orders:/new/{id}: GET localhost /new/{id} -> orders [jwt] declared",
+        "orders: GET localhost /orders/** -> orders [public] routes.yaml",
+        "orders:/orders/7: not live: owned-by-route: orders",
+    ]
     member.leave(gateways[1])
     for gateway in gateways:
         eventually(lambda gateway=gateway: ask(gateway, "/new/1", tokens["new:read"]) == 404, SOON_S)  # type: ignore[misc]
