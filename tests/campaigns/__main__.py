@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge.accept.deadlines import Deadlines
 from tests.campaigns import (
+    churn,
     dial,
     differential,
     fuzz,
@@ -45,6 +46,13 @@ def run_ring(directory: Path, count: int, seed: int) -> str:
 def run_differential(directory: Path, count: int, seed: int) -> str:
     """Requests by chance to each shell: caller, gateway, log and upstream must read the same, or all must refuse alike."""
     return str(differential.campaign(directory, count, seed))
+
+
+def run_churn(directory: Path, count: int, seed: int) -> str:
+    """Instances that come and go on two gateways under 300 requests a second: 0 failed, each turn known within 1 s."""
+    outcome = churn.campaign(directory, count, seed)
+    assert outcome.is_kept, f"\n{outcome}"
+    return str(outcome)
 
 
 def run_kill(directory: Path, count: int, seed: int) -> str:
@@ -144,6 +152,7 @@ def run_websocket(directory: Path, count: int, seed: int) -> str:
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "ca-crash": (run_ca_crash, 1),
     "dial": (run_dial, 500),
+    "churn": (run_churn, 60),
     "differential": (run_differential, 100_000),
     "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),

@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
@@ -18,73 +17,39 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from valkey import Valkey
 
-from edge.cli import init, issue
 from edge.registry.entry import read, seal
 from edge.registry.io_store import CHANGES, ENTRIES
 from examples.demo import stranger
-from examples.issuer.minting import Minter, key_set_document, signing_key
-from tests.e2e.limit_server import Server
-from tests.e2e.member import Member, call, identities, instances, place
-from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, events_in_log, eventually, knock, make, run, serving
+from tests.campaigns import churn
+from tests.e2e.member import Member, call, instances, place
+from tests.e2e.mesh import MINTER, Mesh, two_gateways
+from tests.e2e.whole_gateway import Gateway, events_in_log, eventually, knock, run
 
-SERVICES = """\
-services:
-  orders: {may_serve: ["/orders/**", "/new/**"], methods: [GET]}
-  billing: {may_serve: ["/billing/**"], methods: [GET]}
-"""
-ROUTES = """\
-routes:
-  - name: orders
-    match: {hosts: [localhost], path: /orders/**, methods: [GET]}
-    upstream: {service: orders}
-    public: {reason: a test without tokens}
-"""
-POLICY = """\
-@id("anybody")
-permit (principal is Edge::Anonymous, action in Edge::Action::"read", resource == Edge::Route::"orders");
-@id("reader")
-permit (principal is Edge::User, action in Edge::Action::"read", resource in Edge::Service::"orders")
-when { principal.scopes.contains("new:read") };
-"""
-MINTER = Minter(signing_key(), "https://idp.example.com/", "https://api.example.com")
-ISSUERS = f"""\
-issuers:
-  - {{issuer: "{MINTER.issuer}", audience: ["{MINTER.audience}"], algorithms: [ES256], jwks: keys.json}}
-"""
-DOORS = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n'
 SOON_S = 10.0
 """For a machine that is busy; how soon it is on one that is not, the campaign says."""
 NAMES = ("orders", "orders.2", "billing")
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Two gateways' directories, the store's socket, and the certificates."""
-    root = tmp_path_factory.mktemp("registration")
-    first = make(root / "a", Variant(services=SERVICES, policy=POLICY))
-    assert issue.main(["edge-b", "--role", "gateway", "-q", "-c", str(first / "edge.yaml")]) == 0
-    found = identities(first, *NAMES)
-    shutil.copytree(first / "policies", root / "b" / "policies")
-    with TemporaryDirectory(prefix="v") as directory, Server(directory) as server:
-        for name in ("a", "b"):
-            (root / name / "policies" / "routes.yaml").write_text(ROUTES)
-            text = EDGE_YAML.replace("listeners:\n", DOORS) + f"store: unix://{server.socket_path}\n"
-            text += f"registration: {{loopback: true}}\naudit: {{origin: log/{name}}}\n" + ISSUERS
-            (root / name / "keys.json").write_bytes(key_set_document(MINTER.key))
-            (root / name / "edge.yaml").write_text(text)
-        init.command(root / "b", join=str(first / "state" / "issued" / "gateway-edge-b"))
-        yield {"a": first, "b": root / "b", "store": Path(server.socket_path), **found}
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with two_gateways(tmp_path_factory.mktemp("registration"), NAMES) as mesh:
+        yield mesh
 
 
 @pytest.fixture(scope="module")
-def gateways(homes: dict[str, Path]) -> Iterator[list[Gateway]]:
-    with serving(homes["a"]) as a, serving(homes["b"]) as b:
-        yield [a, b]
+def homes(mesh: Mesh) -> dict[str, Path]:
+    """Directories of the gateways and of the identities."""
+    return {**mesh.homes, **mesh.identities}
+
+
+@pytest.fixture(scope="module")
+def gateways(mesh: Mesh) -> list[Gateway]:
+    return list(mesh.gateways)
 
 
 @pytest.fixture
-def store(homes: dict[str, Path]) -> Iterator[Valkey]:
-    with Valkey(unix_socket_path=str(homes["store"])) as client:
+def store(mesh: Mesh) -> Iterator[Valkey]:
+    with Valkey(unix_socket_path=str(mesh.store)) as client:
         yield client
 
 
@@ -149,6 +114,7 @@ def test_a_declared_route_is_served_on_both_and_its_policy_decides(
         assert ask(gateway, "/new/1/x", tokens["new:read"]) == 404
     shown = run("routes", "--live", "-c", homes["a"] / "edge.yaml").stdout.splitlines()
     assert shown == [
+        "billing: GET localhost /billing/** -> billing [public] routes.yaml",
         "orders:/new/{id}: GET localhost /new/{id} -> orders [jwt] declared",
         "orders: GET localhost /orders/** -> orders [public] routes.yaml",
         "orders:/orders/7: not live: owned-by-route: orders",
@@ -390,6 +356,13 @@ def test_store_what_left_is_not_brought_back_and_what_is_deleted_is(
     write(store, f"orders/{known.name}", raw)
     eventually(lambda: forgeries(homes, "replayed") > 0 and written(store, known) != raw, SOON_S)
     assert not any(f"orders/{known.name}" in instances(gateway) for gateway in gateways)
+
+
+def test_nobody_notices_who_comes_and_goes(mesh: Mesh) -> None:
+    """`scripts/campaign churn` holds it against the second that is promised."""
+    outcome = churn.churn(mesh, 0, 7, least=3)
+    assert outcome.failed == []
+    assert (outcome.came_and_went >= 3, outcome.requests > 0) == (True, True)
 
 
 def test_P50_whoever_is_revoked_is_gone_and_stays_gone(
