@@ -250,7 +250,7 @@ class Registrar:
             found = await self._resolver.addresses(grant.service, announced.host)
         broken = "address-unresolved"
         for each in found:
-            rule = refusal(each, own, grant.addresses, may_loopback=self._registry.view.config.may_loopback)
+            rule = refusal(each, own, grant.addresses, may_loopback=self._registry.view.may_loopback)
             if rule is None:
                 return each, announced.port
             broken = rule

@@ -101,7 +101,7 @@ class Registry:
             return "not-granted"
         address = ipaddress.ip_address(entry.host)
         # It was judged where it was admitted; loopback of another machine is not ours.
-        return refusal(address, address, (), may_loopback=self.view.config.may_loopback)
+        return refusal(address, address, (), may_loopback=self.view.may_loopback)
 
     async def write(self, entry: Entry) -> None:
         """Sign it, tell everybody, and believe it. Raises: StoreUnavailable."""
@@ -120,7 +120,7 @@ class Registry:
         for held in self.ledger.all():
             self._changed(held.entry.key)
         self._has_new_claims = False
-        self.composed = compose(self._claims, view.grants, view.config.routes, self.composed)
+        self.composed = compose(self._claims, view.grants, view.routes, self.composed)
         return self.composed
 
     # -- reading --------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class Registry:
             return
         self._has_new_claims = False
         before = self.composed
-        self.composed = compose(self._claims, self.view.grants, self.view.config.routes, before)
+        self.composed = compose(self._claims, self.view.grants, self.view.routes, before)
         if self.composed.routes != before.routes:  # by identity: routes that stayed are the same objects
             self._on_routes()
 

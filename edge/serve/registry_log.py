@@ -42,7 +42,13 @@ class RegistryLog:
 
     def change(self, kind: str, values: Mapping[str, Value]) -> None:
         """A lease began, changed, or ended."""
-        self._report.info(kind, **{name.rpartition(".")[2]: value for name, value in values.items()})
+        self._report.info(
+            kind,
+            service=values.get("service.name"),
+            instance=values.get("service.node.name"),
+            address=values.get("service.address"),
+            identity=values.get("registry.gateway"),
+        )
         self._event(kind, values, None)
 
     def refused(self, rule: str, values: Mapping[str, Value], when_s: float) -> None:

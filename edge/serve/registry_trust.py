@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from edge.assemble import check_issued
 from edge.config.settings import Config
+from edge.model.route import Route
 from edge.registry.grant import Grant
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
@@ -29,7 +30,9 @@ class View:
     bundle: Bundle
     grants: Mapping[str, Grant]
     """In the order of services.yaml."""
-    config: Config
+    routes: tuple[Route, ...]
+    """Of routes.yaml."""
+    may_loopback: bool
     gateway_id: str
     """Ours, and what proves it."""
     leaf: bytes
@@ -52,7 +55,8 @@ class View:
             trust_domain=config.trust_domain,
             bundle=bundle,
             grants={grant.service: grant for grant in config.grants},
-            config=config,
+            routes=config.routes,
+            may_loopback=config.may_loopback,
             gateway_id=names.get_values_for_type(x509.UniformResourceIdentifier)[0],
             leaf=leaf.public_bytes(Encoding.DER),
             key=key,

@@ -25,7 +25,7 @@ from edge.errors import Fault
 FACTS = frozenset(
     ["bundle_hash", "cause", "count", "directory", "faults", "kind", "log", "logger", "pid", "restarted", "text",
      "wait_s", "where", "work", "writer", "public", "services", "enrol", "admin", "cut", "entries", "file", "number",
-     "remedy", "attach", "address", "identity", "status", "reason", "rule", "request"]
+     "remedy", "attach", "address", "identity", "service", "instance", "status", "reason", "rule", "request"]
 )  # fmt: skip
 """Every name a fact may have."""
 _MAX_CHARS = 2000

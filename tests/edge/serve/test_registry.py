@@ -1,0 +1,350 @@
+"""The shared registry as a worker reads it: what is believed, what is not, what follows. The store is simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from valkey.exceptions import NoScriptError, ValkeyError
+
+from edge.audit.record import AuditSettings
+from edge.errors import StoreUnavailable
+from edge.registry.entry import MAX_BYTES, Declared, Entry, seal
+from edge.registry.grant import Grant
+from edge.registry.io_store import RegistryStore
+from edge.registry.roster import Roster
+from edge.serve.registry import Registry
+from edge.serve.registry_log import RegistryLog
+from edge.serve.registry_trust import View
+from edge.serve.report import Report
+from pki.bundle import Bundle
+from pki.io_authority import Authority, create
+from pki.io_keys import Cost, Passphrases, make_ec
+from pki.issue import IssueRequest
+from pki.known_status import KnownStatus
+from tests.edge.audit.test_recorder import Desk
+from tests.edge.config.test_registered import grant
+
+
+class Store:
+    """What a Valkey does with the commands that are used."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self.changes: list[bytes] = []
+        self.is_down = False
+        self.knows_scripts = False
+
+    async def execute_command(self, *words: Any) -> Any:
+        if self.is_down:
+            raise ValkeyError("away")
+        match words:
+            case ("XREVRANGE", *_):
+                return [(b"%d-0" % len(self.changes), {})] if self.changes else []
+            case ("XREAD", "COUNT", count, "STREAMS", key, seen):
+                first = int(bytes(seen).split(b"-")[0])
+                found = [(b"%d-0" % at, {b"e": raw}) for at, raw in enumerate(self.changes, 1) if at > first]
+                return [[key, found[:count]]] if found else None
+            case ("HSCAN", _, _, "COUNT", _):
+                return 0, dict(self.entries)
+            case ("EVALSHA", *_) if not self.knows_scripts:
+                raise NoScriptError("no")
+            case ("EVAL" | "EVALSHA", _, 2, _, _, name, raw, _):
+                self.knows_scripts = True
+                self.put(name.encode(), raw)
+                return b"1-0"
+            case ("EVAL" | "EVALSHA", _, 1, _, name, raw):
+                return self.entries.pop(name, None) if self.entries.get(name) == raw else 0
+        raise AssertionError(words)
+
+    def put(self, name: bytes, raw: bytes) -> None:
+        self.entries[name] = raw
+        self.changes.append(raw)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class Worker:
+    """One worker's registry on a store, and what the access log has of it."""
+
+    registry: Registry
+    roster: Roster
+    desk: Desk
+    swaps: list[int]
+    """How many declared routes there were, at each swap."""
+
+    def events(self) -> list[tuple[object, object]]:
+        return [(leaf["event.action"], leaf.get("event.reason")) for leaf in self.desk.leaves()]
+
+    def names(self, service: str = "orders") -> list[str]:
+        return [each.name for each in self.roster.instances(service)]
+
+
+@dataclass
+class World:
+    """An authority with two gateways and a service, and a store that anybody can write to."""
+
+    views: dict[str, View]
+    store: Store
+    directory: Path
+    status: KnownStatus = field(default_factory=KnownStatus)
+    workers: list[Worker] = field(default_factory=list)
+
+    def worker(self, gateway: str, **changes: Any) -> Worker:
+        directory = self.directory / f"worker-{len(self.workers)}"
+        directory.mkdir()
+        desk, roster, swaps = Desk(directory, AuditSettings("home.example/log")), Roster(), [0][:0]
+        registry = Registry(
+            RegistryStore(lambda: self.store, 1.0),
+            roster,
+            self.status,
+            replace(self.views[gateway], **changes),
+            RegistryLog(desk.recorder, Report("test")),
+            lambda: swaps.append(len(registry.composed.routes)),
+            tells_ends=True,
+        )
+        self.workers.append(Worker(registry, roster, desk, swaps))
+        return self.workers[-1]
+
+    def entry(self, gateway: str = "a", **changes: Any) -> Entry:
+        now_ms = time.time_ns() // 1_000_000
+        entry = Entry(
+            service="orders",
+            instance="one",
+            gateway=self.views[gateway].gateway_id,
+            sequence=time.time_ns(),
+            expires_ms=now_ms + 30_000,
+            gone=False,
+            host="10.1.2.3",
+            port=9101,
+            weight=1,
+            health_path=None,
+            draining=False,
+            since_ms=now_ms,
+            holder=(("ab" * 32, "1f"),),
+            routes=(),
+        )
+        return msgspec.structs.replace(entry, **changes)
+
+    def sealed(self, entry: Entry, by: str = "a") -> bytes:
+        view = self.views[by]
+        return seal(entry, view.key, view.leaf, view.trust_domain)
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, View]:
+    """Of the gateways `a` and `b`; and one of the service `orders`, which has no right to be one."""
+    state, now = tmp_path_factory.mktemp("state"), datetime.now(UTC)
+    create(
+        state / "ca",
+        trust_domain="mesh.internal",
+        dns_suffixes=[".internal", "mesh.internal"],
+        hosts=["localhost"],
+        passphrases={"root": b"root", "issuing": b"issuing"},
+        now=now - timedelta(hours=1),
+        unattended=["issuing"],
+        cost=Cost(memory_kib=8, iterations=1, lanes=1),
+    )
+    found = {}
+    with Authority.open(state / "ca", Passphrases(state / "ca", environ={}), now=now) as authority:
+        bundle = Bundle.parse(authority.bundle_pem(roles=("gw", "svc")))
+        roles: tuple[tuple[str, Literal["gw", "svc"]], ...] = (("a", "gw"), ("b", "gw"), ("orders", "svc"))
+        for name, role in roles:
+            key = make_ec("p256")
+            issued = authority.issue(IssueRequest(role, name, key.public_key(), (f"{name}.internal",)), now)
+            leaf = x509.load_pem_x509_certificate(issued.chain_pem).public_bytes(Encoding.DER)
+            gateway_id = f"spiffe://mesh.internal/{role}/{name}"
+            grants: dict[str, Grant] = {"orders": grant("orders")}
+            found[name] = View("mesh.internal", bundle, grants, (), True, gateway_id, leaf, key, lambda *_: None)
+    return found
+
+
+@pytest.fixture
+def world(views: dict[str, View], tmp_path: Path) -> Iterator[World]:
+    world = World(views, Store(), tmp_path)
+    yield world
+    for worker in world.workers:
+        worker.desk.close()
+
+
+def test_what_one_gateway_admits_the_other_knows_at_its_next_look(world: World) -> None:
+    async def play() -> None:
+        a, b = world.worker("a"), world.worker("b")
+        await a.registry.start()
+        await b.registry.start()
+        await a.registry.write(world.entry(routes=(Declared("/orders/**", ("GET",), ("localhost",)),)))
+        assert (a.names(), b.names()) == (["one"], [])
+        await b.registry.look()
+        assert b.names() == ["one"]
+        assert (a.swaps, b.swaps) == ([1], [1])
+        (found,) = b.roster.instances("orders")
+        assert (found.address, found.weight, found.is_draining) == (("10.1.2.3", 9101), 1, False)
+        await b.registry.write(world.entry("b", gone=True))
+        await a.registry.look()
+        assert (a.names(), b.names(), a.swaps, b.swaps) == ([], [], [1, 0], [1, 0])
+        assert (a.events(), b.events()) == ([], [])
+
+    asyncio.run(play())
+
+
+def test_a_worker_that_starts_later_reads_what_stands(world: World) -> None:
+    async def play() -> None:
+        await world.worker("a").registry.write(world.entry())
+        late = world.worker("b")
+        await late.registry.start()
+        assert late.names() == ["one"]
+
+    asyncio.run(play())
+
+
+FORGED: dict[str, Callable[[World], tuple[bytes, bytes]]] = {
+    "form": lambda world: (b"orders/one", b"x" * (MAX_BYTES + 1)),
+    "moved": lambda world: (b"orders/two", world.sealed(world.entry())),
+    "signer": lambda world: (b"orders/one", world.sealed(world.entry("orders"), by="orders")),
+    "signature": lambda world: (b"orders/one", world.sealed(world.entry()).replace(b"10.1.2.3", b"10.6.6.6")),
+    "future": lambda world: (b"orders/one", world.sealed(world.entry(expires_ms=time.time_ns() // 1_000_000 + 10**6))),
+}
+
+
+@pytest.mark.parametrize("rule", FORGED)
+def test_what_is_forged_is_said_once_and_believed_never(world: World, rule: str) -> None:
+    async def play() -> None:
+        worker = world.worker("b")
+        await worker.registry.start()
+        name, raw = FORGED[rule](world)
+        world.store.entries[name] = raw
+        for _ in range(3):
+            await worker.registry.walk()
+            await worker.registry.look()
+        assert worker.names() == []
+        assert worker.events() == [("registry.forged", rule)]
+        # What time or another configuration might turn is left; the rest is removed.
+        assert bool(world.store.entries) == (rule in ("signer", "future"))
+
+    asyncio.run(play())
+
+
+def test_a_gateway_speaks_for_itself_only(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("b")
+        await worker.registry.start()
+        world.store.put(b"orders/one", world.sealed(world.entry("b"), by="a"))
+        await worker.registry.look()
+        assert (worker.names(), worker.events()) == ([], [("registry.forged", "signer")])
+
+    asyncio.run(play())
+
+
+def test_what_is_taken_away_is_put_back_by_whoever_knows_it(world: World) -> None:
+    async def play() -> None:
+        a, b = world.worker("a"), world.worker("b")
+        await b.registry.start()
+        await a.registry.write(world.entry())
+        await b.registry.look()
+        raw = dict(world.store.entries)
+        world.store.entries.clear()
+        world.store.changes.clear()
+        await b.registry.walk()
+        await b.registry.walk()
+        assert (world.store.entries, a.names(), b.names()) == (raw, ["one"], ["one"])
+        assert b.events() == [("registry.forged", "missing")]
+
+    asyncio.run(play())
+
+
+def test_a_replay_is_removed_and_said_and_a_late_write_is_no_replay(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("b")
+        await worker.registry.start()
+        old, new = world.entry(sequence=time.time_ns() - 10), world.entry(gone=True)
+        world.store.put(b"orders/one", world.sealed(new))
+        world.store.put(b"orders/one", world.sealed(old))  # by another worker, which was late
+        await worker.registry.look()
+        assert (worker.names(), worker.events()) == ([], [])
+        await worker.registry.walk()
+        assert (worker.names(), worker.events()) == ([], [("registry.forged", "replayed")])
+        assert world.store.entries == {}
+
+    asyncio.run(play())
+
+
+def test_where_loopback_is_not_allowed_another_machine_s_is_not_ours(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("b", may_loopback=False)
+        await worker.registry.write(world.entry("b", host="127.0.0.1"))
+        held = worker.registry.ledger.find("orders", "one")
+        assert held is not None
+        assert (worker.names(), worker.registry.why_not(held)) == ([], "address-loopback")
+
+    asyncio.run(play())
+
+
+def test_a_reload_that_takes_the_grant_takes_the_instance_and_gives_it_back(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("a")
+        await worker.registry.write(world.entry(routes=(Declared("/orders/**", ("GET",), ("localhost",)),)))
+        assert len(worker.registry.adopt(replace(world.views["a"], grants={})).routes) == 0
+        held = worker.registry.ledger.find("orders", "one")
+        assert held is not None
+        assert (worker.names(), worker.registry.why_not(held)) == ([], "not-granted")
+        assert len(worker.registry.adopt(world.views["a"]).routes) == 1
+        assert worker.names() == ["one"]
+
+    asyncio.run(play())
+
+
+def test_a_lease_that_ends_is_told_and_its_routes_go(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("a")
+        routes = (Declared("/orders/**", ("GET",), ("localhost",)),)
+        await worker.registry.write(world.entry(expires_ms=time.time_ns() // 1_000_000 + 20, routes=routes))
+        assert worker.swaps == [1]
+        while worker.names():
+            worker.registry.sweep()
+            await asyncio.sleep(0.005)
+        assert (worker.swaps, worker.events()) == ([1, 0], [("registry.expired", None)])
+
+    asyncio.run(play())
+
+
+def test_a_store_that_is_away_is_told_once_and_changes_nothing(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("a")
+        await worker.registry.write(world.entry())
+        world.store.is_down = True
+        for _ in range(2):
+            await worker.registry.look()
+            await worker.registry.walk()
+        assert worker.names() == ["one"]
+        with pytest.raises(StoreUnavailable):
+            await worker.registry.write(world.entry())
+        world.store.is_down = False
+        await worker.registry.look()
+        assert worker.names() == ["one"]
+
+    asyncio.run(play())
+
+
+def test_a_flood_in_the_store_is_counted_beyond_a_few(world: World) -> None:
+    async def play() -> None:
+        worker = world.worker("a")
+        await worker.registry.start()
+        for at in range(200):
+            world.store.changes.append(b"garbage %d" % at)
+        await worker.registry.look()
+        told = worker.events()
+        assert told == [("registry.forged", "form")] * len(told)
+        assert 20 <= len(told) <= 41  # a second may have ended meanwhile
+
+    asyncio.run(play())
