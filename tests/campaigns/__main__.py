@@ -21,6 +21,7 @@ from tests.campaigns import (
     reload,
     revoke,
     rotation,
+    scale,
     slow,
     stream,
     testssl,
@@ -134,6 +135,14 @@ def run_testssl(directory: Path, count: int, seed: int) -> str:
     return testssl.campaign(directory / "edge")
 
 
+def run_scale(directory: Path, count: int, seed: int) -> str:
+    """CPU to match and balance a request with 1000 services of three instances, against 10: within a tenth."""
+    del directory, seed
+    outcome = scale.campaign(count)
+    assert outcome.ratio <= scale.MAX_RATIO, outcome
+    return str(outcome)
+
+
 def run_slow(directory: Path, count: int, seed: int) -> str:
     """`count` connections of each kind that hold on: all cut by their deadline, others served, memory bounded."""
     del seed
@@ -162,6 +171,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "revoke": (run_revoke, 100),
     "ring": (run_ring, 100),
     "rotation": (run_rotation, 3),
+    "scale": (run_scale, 50),
     "stream": (run_stream, 2048),
     "slow": (run_slow, 200),
     "tamper": (run_tamper, 10_000),
