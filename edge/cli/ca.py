@@ -261,8 +261,11 @@ def rotate(
             known = here.passphrases.having("root")
             with alone(here.policy.state, known) as authority:
                 publisher = Publisher(authority, here.policy.state / STATUS)
+                publisher.beat(datetime.now(UTC))  # and in between: on a busy machine keys take their time
                 io_rotate.begin(authority, publisher, known, _KINDS[what], datetime.now(UTC))
+                publisher.beat(datetime.now(UTC))
                 io_status.publish_root_list(authority, known, here.policy.state / STATUS, datetime.now(UTC))
+                publisher.beat(datetime.now(UTC))
         with reach(here.policy.state, here.passphrases, services) as asks:
             left = _rotation(asks)
     if as_json:

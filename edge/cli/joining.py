@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -23,10 +24,15 @@ from edge.config.sources import variable
 from edge.limit.rules import BadSetting
 from edge.limit.store import parse_store
 from pki import io_material
+from pki.bundle import Bundle
 from pki.errors import MaterialRejected
 from pki.io_files import write_private
 from pki.io_material import Material
+from pki.io_status import STATUS
 from pki.issue import name_space
+
+if TYPE_CHECKING:
+    from edge.serve.far_authority import Joined
 
 _TEMPLATES = Path(edge.__file__).resolve().parent.parent / "policies"
 _STORE = "${EDGE_STORE}"
@@ -75,10 +81,12 @@ def run(directory: Path, source: Path | Invitation, wishes: Wishes, now: datetim
     """Join or renew. Everything is checked before anything is written, and before a token is spent what can be."""
     file = directory / "edge.yaml"
     is_new = not os.path.lexists(file)
-    authority = ""
-    if isinstance(source, Invitation):
-        material, authority = _accepted(source, _state(file, wishes, directory), now)
+    joined = _accepted(source, _state(file, wishes, directory), now) if isinstance(source, Invitation) else None
+    authority = str(joined.authority) if joined is not None else ""
+    if joined is not None:
+        material = joined.material
     else:
+        assert isinstance(source, Path)
         material = io_material.read(source, now)
     if is_new:
         choices = _choices(material, wishes, authority)
@@ -96,6 +104,11 @@ def run(directory: Path, source: Path | Invitation, wishes: Wishes, now: datetim
         if choices.store == _STORE:
             say("set EDGE_STORE to the URL of the store that both gateways share")
     renewed = io_material.install(state, material)
+    if joined is not None:
+        from edge.serve.follower import StatusCopy  # as `_accepted`
+
+        anchors = Bundle.parse(material.gateway["bundle.pem"][0]).anchors
+        StatusCopy(state / STATUS, material.spiffe_id.trust_domain).take(joined.word, anchors, now)
     until = f"{material.not_after:%Y-%m-%dT%H:%M:%SZ}"
     if renewed:
         say(f"renewed {material.spiffe_id}, until {until}; a gateway that serves has noticed")
@@ -110,8 +123,8 @@ def _state(file: Path, wishes: Wishes, directory: Path) -> Path:
     return _own_state(file)[1] if os.path.lexists(file) else wishes.state or directory / "state"
 
 
-def _accepted(invitation: Invitation, state: Path, now: datetime) -> tuple[Material, str]:
-    """Material for the token, and where the services listener is.
+def _accepted(invitation: Invitation, state: Path, now: datetime) -> Joined:
+    """What the token is good for.
 
     Raises:
         AuthorityLocked: the other gateway cannot be reached, or is not the one.
@@ -119,12 +132,13 @@ def _accepted(invitation: Invitation, state: Path, now: datetime) -> tuple[Mater
         MaterialRejected: what came is not a gateway's.
         WouldOverwrite: there is no place for it; the token was not shown.
     """
-    from edge.serve.far_authority import joined, place_of  # what it needs takes half a second to load
+    from edge.serve import far_authority  # what it needs takes half a second to load
 
     io_material.check_joinable(state)
     pinned = invitation.root_sha256.removeprefix("sha256:").replace(":", "").lower()
-    enrol, services = place_of(invitation.url), place_of(invitation.services) if invitation.services else None
-    return joined(enrol, pinned, invitation.token, services, now)
+    enrol = far_authority.place_of(invitation.url)
+    services = far_authority.place_of(invitation.services) if invitation.services else None
+    return far_authority.joined(enrol, pinned, invitation.token, services, now)
 
 
 def _choices(material: Material, wishes: Wishes, authority: str) -> Choices:

@@ -234,8 +234,19 @@ def place_of(text: str) -> Place:
     return Place(*found)
 
 
-def joined(enrol: Place, root_sha256: str, token: str, services: Place | None, now: datetime) -> tuple[Material, str]:
-    """Everything a gateway joins with, and where it renews it. `services`: None where the enrol listener says the port.
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Everything a gateway joins with."""
+
+    material: Material
+    authority: Place
+    """Where it is renewed."""
+    word: Line
+    """What was revoked by then. Where it lies, more of it is expected (`known_status`)."""
+
+
+def joined(enrol: Place, root_sha256: str, token: str, services: Place | None, now: datetime) -> Joined:
+    """Enrol. `services`: None where the enrol listener says the port.
 
     Raises:
         AuthorityLocked, IssueRefused, MaterialRejected: as each step says; then nothing is known but that the token may be
@@ -253,11 +264,20 @@ def joined(enrol: Place, root_sha256: str, token: str, services: Place | None, n
     material = io_material.verified(gateway, {}, now, source=str(enrol))
     door = services_door(services, gateway, material.spiffe_id.trust_domain)
     try:
-        public = door.certified("public/simpleenroll", b"")
+        public = _of_the_listener(door)
+        word = next(door.words(), None)
+    finally:
+        door.close()
+    if word is None:
+        raise AuthorityLocked(f"{services}: the authority says nothing; is it open there? edge status says it")
+    return Joined(io_material.verified(gateway, public, now, source=str(services)), services, word)
+
+
+def _of_the_listener(door: Door) -> Files:
+    """The public listener's; nothing where the gateway with the authority has one from elsewhere."""
+    try:
+        return door.certified("public/simpleenroll", b"")
     except IssueRefused as refused:
         if refused.rule != "hosts":
             raise
-        return material, str(services)
-    finally:
-        door.close()
-    return io_material.verified(gateway, public, now, source=str(services)), str(services)
+        return {}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,34 @@ class Followed:
     state: Path
 
 
+class StatusCopy:
+    """What another gateway's authority publishes, kept as where the authority is. Owner: one process at a time."""
+
+    def __init__(self, directory: Path, trust_domain: str) -> None:
+        """`directory`: its parent exists when something is taken."""
+        self._directory = directory
+        self._trust_domain = trust_domain
+        self._known = KnownStatus()
+        self._issued = IssuanceCopy(directory)
+
+    def take(self, line: Line, anchors: Sequence[bytes], now: datetime) -> None:
+        """Verify and write what is new. `anchors`: roots, DER.
+
+        Raises:
+            StatusRejected: it does not verify, or would take back what is known.
+            OSError, UnsafeFile: it cannot be written there.
+        """
+        private_directory(self._directory)
+        domain = self._trust_domain
+        newest, heartbeat = bytes(line.set) if line.set else b"", bytes(line.heartbeat)
+        if newest and self._known.take_set(newest, anchors=anchors, trust_domain=domain, now=now):
+            write_private(self._directory / SET, newest, replace=True)
+        log, issued = bytes(line.log) if line.log else b"", line.issued or {}
+        self._issued.take(log, issued, anchors=anchors, trust_domain=domain, now=now)
+        self._known.take_heartbeat(heartbeat, anchors=anchors, trust_domain=domain, now=now)
+        write_heartbeat(self._directory, heartbeat)
+
+
 class Following:
     """The process's body."""
 
@@ -65,17 +94,14 @@ class Following:
         self._followed = followed
         self._report = report
         self._pipe = pipe
-        self._known = KnownStatus()
-        self._issued = IssuanceCopy(followed.state / STATUS)
+        self._copy = StatusCopy(followed.state / STATUS, followed.trust_domain)
         self._identity = followed.state / "identity"
-        self._status = followed.state / STATUS
         self._acknowledged = b""  # the bundle that the other side knows we have
         # Not before these, by the monotonic clock, is tried again what was refused, or could not be done yet.
         self._acknowledge_at_s = self._renew_at_s = 0.0
 
     def run(self) -> int:
         """Until it is killed."""
-        private_directory(self._status)
         said, failures = "", 0
         while True:
             began_s = time.monotonic()
@@ -119,15 +145,7 @@ class Following:
     def _take(self, line: Line, files: Files) -> bool:
         """Verify and write; → whether the bundle is another now, so that the next connection has to be made with it."""
         bundle_pem = files["bundle.pem"][0]
-        anchors, now = Bundle.parse(bundle_pem).anchors, datetime.now(UTC)
-        domain = self._followed.trust_domain
-        newest, heartbeat = bytes(line.set) if line.set else b"", bytes(line.heartbeat)
-        if newest and self._known.take_set(newest, anchors=anchors, trust_domain=domain, now=now):
-            write_private(self._status / SET, newest, replace=True)
-        log, issued = bytes(line.log) if line.log else b"", line.issued or {}
-        self._issued.take(log, issued, anchors=anchors, trust_domain=domain, now=now)
-        self._known.take_heartbeat(heartbeat, anchors=anchors, trust_domain=domain, now=now)
-        write_heartbeat(self._status, heartbeat)
+        self._copy.take(line, Bundle.parse(bundle_pem).anchors, datetime.now(UTC))
         if self._pipe >= 0:
             os.write(self._pipe, b"\n")
             os.close(self._pipe)

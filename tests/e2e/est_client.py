@@ -33,6 +33,7 @@ class EstClient:
     ) -> None:
         self.identity = identity
         self.renewals = 0
+        self.failures: list[str] = []
         self.may_look = threading.Event()
         """Cleared: it sleeps."""
         self.may_look.set()
@@ -55,7 +56,10 @@ class EstClient:
 
     def _look(self) -> None:
         status, body = self._ask("GET", "cacerts")
-        assert status == 200, body
+        if status != 200:
+            self.failures.append(f"{self.identity.name}: {status} {body!r}")
+            self._hang_up()
+            return
         bundle = [each.public_bytes(Encoding.PEM) for each in load_der_pkcs7_certificates(b64decode(body))]
         if bundle != self._bundle:
             self._write("bundle.pem", b"".join(bundle))

@@ -102,6 +102,9 @@ def test_a_gateway_joins_serves_and_is_renewed_and_told_over_the_network(
     with serving(home) as b:
         assert "edge-follower" in b.children()
         assert b.get("/orders/7") == (200, "ok")
+        proofs = [(each / "state" / "status" / "issued") for each in (a.directory, home)]
+        assert {each.name for each in proofs[0].iterdir()} == {each.name for each in proofs[1].iterdir()}
+        assert (home / "state" / "status" / "issuance-log.json").exists()
         assert "spiffe://mesh.internal/gw/edge-b" in service.callers
         # Certificates of new issuers: both of them, without a word to the machine of b.
         before = {name: leaf(home, name) for name in ("gateway", "public")}
