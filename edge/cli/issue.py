@@ -69,6 +69,12 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+_REMEDIES: dict[type[Exception], str] = {
+    NotRecorded: "; nothing was handed out. Make room on the disk, see that state/ca is whole and yours, and ask again",
+    OSError: "; nothing was replaced. Make room on the disk and see that the place can be written, and ask again",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; → exit code."""
     arguments = _parser().parse_args(argv)
@@ -79,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the end of this program's line: every outcome has its exit code
         for kind, code in _EXITS:
             if isinstance(error, kind):
-                print(f"issue-cert: {error}", file=sys.stderr)
+                print(f"issue-cert: {error}{_REMEDIES.get(kind, '')}", file=sys.stderr)
                 return code
         print(f"issue-cert: internal error ({type(error).__name__}); nothing was handed out", file=sys.stderr)
         if arguments.verbose:

@@ -54,6 +54,18 @@ PROMISED = (
 )
 
 
+AUDIT_VERIFY = "audit verify -c "
+
+
+def first_request(shown: list[str]) -> str:
+    """The first of the lines to paste, pasted, with the one before that gets it a token: what the service behind answers."""
+    at = next(number for number, line in enumerate(shown) if line.startswith("TOKEN="))
+    pasted = subprocess.run(
+        ["bash", "-c", "".join(shown[at : at + 2])], capture_output=True, text=True, timeout=WITHIN_S
+    )
+    return pasted.stdout
+
+
 @dataclass(frozen=True)
 class Running:
     """A demo under way; its processes carry a mark in their environment, its files lie in a directory of their own."""
@@ -78,7 +90,7 @@ class Running:
 def demo(tmp_path: Path) -> Iterator[Running]:
     mark = f"DEMO_MARK_{uuid.uuid4().hex}"
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), mark: "1"}  # an empty one, as far as it matters
-    command = [sys.executable, "-m", "examples.demo"]
+    command = [sys.executable, "-m", "examples.demo", "--keep"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -89,7 +101,13 @@ def demo(tmp_path: Path) -> Iterator[Running]:
 
 def test_every_promise_is_kept_in_time_and_nothing_is_left(demo: Running) -> None:
     began = time.monotonic()
-    output, _ = demo.process.communicate(timeout=2 * WITHIN_S)
+    assert demo.process.stdout is not None
+    shown: list[str] = []
+    while not shown or (shown[-1] and AUDIT_VERIFY not in shown[-1]):
+        shown.append(demo.process.stdout.readline())
+    assert first_request(shown).startswith(("HTTP/1.1 200", "HTTP/2 200")), shown
+    demo.process.send_signal(signal.SIGINT)
+    output = "".join(shown) + demo.process.communicate(timeout=WITHIN_S)[0]
     assert demo.process.returncode == 0, output
     kept = [line.removeprefix("✓ ") for line in output.splitlines() if re.match(r"✓ \d", line)]
     assert [line[: len(promise)] for line, promise in zip(kept, PROMISED, strict=True)] == list(PROMISED), output

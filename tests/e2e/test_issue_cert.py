@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge.cli.issue import main
 from pki.io_authority import create
 from pki.io_keys import Cost, make_ec
 from pki.tlog.io_reader import LogReader
+from tests.pki import syscalls
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGE = 'trust_domain: mesh.internal\nlisteners:\n  public: {bind: "127.0.0.1:0", hosts: [localhost]}\n'
@@ -246,6 +249,74 @@ def test_exit_6_P34_a_bad_signing_request(run: Run, home: Path, tmp_path: Path) 
 def test_exit_7_P59_nothing_is_handed_out_unrecorded(run: Run, home: Path) -> None:
     (home / "state" / "ca" / "record.sqlite").write_bytes(b"garbage" * 999)
     assert run("orders", "-q") == 7
+    assert not (home / "state" / "issued" / "orders").exists()
+
+
+@pytest.mark.skipif(not syscalls.IS_KNOWN, reason="knows the system calls of Linux on x86-64 only")
+def test_exit_7_P54_a_full_disk_leaves_nothing_half_written(run: Run, home: Path, tmp_path: Path) -> None:
+    """Full from any change on: own exit codes, what to do, no half of a directory, and all is well when there is room."""
+    whole = shutil.copytree(home, tmp_path / "whole")
+    changes = len(syscalls.run(lambda: finished(whole)))
+    codes = set()
+    for at in range(os.getpid() % 20, changes - 1, 20):  # another sample each time
+        place = shutil.copytree(home, tmp_path / f"full-{at}")
+        code = syscalls.run_out_of_room(lambda place=place: finished(place), at)  # type: ignore[misc]
+        issued = place / "state" / "issued" / "orders"
+        codes.add(code)
+        assert code in (0, 4, 7), at
+        assert (sorted(path.name for path in issued.iterdir()) == FILES) if issued.exists() else code != 0
+        assert main(["orders", "-q", "--force", "-c", str(place / "edge.yaml")]) == 0
+        assert sorted(path.name for path in issued.iterdir()) == FILES
+    assert 7 in codes
+
+
+def finished(home: Path) -> None:
+    """In a child, which complains to descriptor 2, where there is always room."""
+    with open(2, "w", closefd=False) as sys.stderr:
+        sys.stdout = sys.stderr
+        sys.exit(main(["orders", "-q", "-c", str(home / "edge.yaml")]))
+
+
+def test_P54_P59_what_to_do_is_said(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "state" / "ca" / "record.sqlite").write_bytes(b"garbage" * 999)
+    assert run("orders", "-q") == 7
+    assert "nothing was handed out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [(rsa.generate_private_key(65537, 1024), "P-256"), (ec.generate_private_key(ec.SECP192R1()), "P-256")],
+    ids=["RSA-1024", "P-192"],
+)
+def test_exit_6_P19_a_weak_key_is_not_certified(
+    run: Run, home: Path, tmp_path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, rule: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, SHA256())
+    (tmp_path / "weak.pem").write_bytes(asked.public_bytes(Encoding.PEM))
+    assert run("orders", "--csr", tmp_path / "weak.pem") == 6
+    assert rule in capsys.readouterr().err
+    assert last_leaf(home)["event.reason"] == "csr-key"
+    assert not (home / "state" / "issued" / "orders").exists()
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]),
+        x509.NameConstraints([x509.DNSName("com")], None),
+    ],
+    ids=["CA:TRUE", "OCSPSigning", "names"],
+)
+def test_exit_6_P34_a_request_for_more_than_names(
+    run: Run, home: Path, tmp_path: Path, extension: x509.ExtensionType
+) -> None:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    asked = builder.add_extension(extension, critical=True).sign(make_ec("p256"), SHA256())
+    (tmp_path / "more.pem").write_bytes(asked.public_bytes(Encoding.PEM))
+    assert run("orders", "--csr", tmp_path / "more.pem") == 6
+    assert last_leaf(home)["event.reason"] == "csr-extension"
     assert not (home / "state" / "issued" / "orders").exists()
 
 
