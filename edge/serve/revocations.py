@@ -3,8 +3,8 @@
     state/status/heartbeat.json    read first: the set that it tells of was written before it
     state/status/revocation.json
 
-They are looked at twice a second, and at once when the process `ca` says that the set has changed; what has not changed on
-disk is not read again. A gateway without an authority reads what its operator copies there, in the same way. A file that
+They are looked at four times a second, and at once when the process `ca` says that the set has changed; what has not changed
+on disk is not read again. A gateway without an authority reads what its operator copies there, in the same way. A file that
 does not verify, or is older than what is known, changes nothing, and is in the access log.
 """
 
@@ -26,7 +26,7 @@ from pki.io_status import HEARTBEAT, SET
 from pki.known_status import KnownStatus
 from pki.revocation import MAX_BYTES
 
-LOOK_S = 0.5
+LOOK_S = 0.25
 _Seen = tuple[int, int, int]
 
 

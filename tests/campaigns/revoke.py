@@ -6,7 +6,9 @@ A round gives the service billing a certificate, opens one connection of each ki
 - in flight: a request whose answer has not begun;
 - streaming: an answer of which the client has a part;
 - websocket: towards the upstream;
-- client: of the services listener, as billing.
+- client: of the services listener, as billing;
+- joined: an answer of which the client has a part, through another gateway, which joined this one by a token and hears of
+  revocations over the network.
 
 What is measured is the moment at which billing itself sees each of them end. Meanwhile orders has callers over HTTP/1.1 and
 HTTP/2, a WebSocket and a connection to the services listener, which must outlive all rounds. Three workers; in the end the
@@ -24,16 +26,21 @@ from dataclasses import dataclass, field
 from http.client import HTTPSConnection, IncompleteRead
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from edge.cli.authority import reach
 from pki import desk
 from pki.io_keys import Passphrases
 from tests.e2e.load import Load
+from tests.e2e.test_join import DOORS, home_of, invited
 from tests.e2e.upstream import OK, Upstream
 from tests.e2e.websocket_parties import Caller, WebsocketsService, by_wsproto
 from tests.e2e.whole_gateway import (
     EDGE_YAML,
     Gateway,
     Variant,
+    eventually,
     issue,
     issue_while_serving,
     knock,
@@ -46,7 +53,7 @@ from tests.wire.speaker import SPEAKERS
 
 WITHIN_S = 1.0
 """What is promised, for the 99th percentile of each kind."""
-KINDS = ("idle", "in flight", "streaming", "websocket", "client")
+KINDS = ("idle", "in flight", "streaming", "websocket", "client", "joined")
 _WORKERS = 3
 _CALLERS = 4
 """Over each protocol."""
@@ -68,8 +75,8 @@ ROUTE = """\
     public: {{reason: a campaign without tokens}}
 """
 CACERTS = b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: edge.internal\r\n\r\n"
-_STREAM, _HELD, _IDLE = b"/billing/stream", b"/billing/held", b"/billing/idle"
-_TARGETS = {_STREAM: "streaming", _HELD: "in flight", _IDLE: "idle"}
+_STREAM, _HELD, _IDLE, _JOINED = b"/billing/stream", b"/billing/held", b"/billing/idle", b"/billing/joined"
+_TARGETS = {_STREAM: "streaming", _HELD: "in flight", _IDLE: "idle", _JOINED: "joined"}
 
 
 @dataclass
@@ -135,6 +142,7 @@ class Opened:
 
     streaming: HTTPSConnection
     held: HTTPSConnection
+    joined: HTTPSConnection
     caller: Caller
     client: ssl.SSLSocket
 
@@ -161,7 +169,7 @@ def is_answered(client: ssl.SSLSocket) -> bool:
 
 
 @contextmanager
-def opened(gateway: Gateway, billing: Service) -> Iterator[Opened]:
+def opened(gateway: Gateway, other: Gateway, billing: Service) -> Iterator[Opened]:
     """In this order: what is busy cannot be taken for what comes after, so each has a connection to the upstream."""
     with ExitStack() as stack:
         streaming, held = (stack.enter_context(closing(gateway.connect(_PATIENCE_S))) for _ in range(2))
@@ -169,11 +177,22 @@ def opened(gateway: Gateway, billing: Service) -> Iterator[Opened]:
         billing.requests.wait_for(_STREAM, _PATIENCE_S)
         held.request("GET", _HELD.decode())
         billing.requests.wait_for(_HELD, _PATIENCE_S)
+        joined = stack.enter_context(closing(other.connect(_PATIENCE_S)))
+        eventually(lambda: is_known(other, billing), _PATIENCE_S)
+        joined.request("GET", _JOINED.decode())
+        billing.requests.wait_for(_JOINED, _PATIENCE_S)
         caller = stack.enter_context(calling(gateway, billing.name))
         client = stack.enter_context(knock(gateway, gateway.directory / billing.name))
         assert is_answered(client)
         assert gateway.get(_IDLE.decode(), _PATIENCE_S) == (200, "ok")
-        yield Opened(streaming, held, caller, client)
+        yield Opened(streaming, held, joined, caller, client)
+
+
+def is_known(other: Gateway, billing: Service) -> bool:
+    """Whether a gateway that joined has heard of the certificate that billing has since a moment ago."""
+    pem = (other.directory.parent / "edge" / billing.name / "cert.pem").read_bytes()
+    digest = x509.load_pem_x509_certificate(pem).fingerprint(SHA256()).hex()
+    return (other.directory / "state" / "status" / "issued" / digest).exists()
 
 
 def ended_s(billing: Service) -> dict[str, float]:
@@ -195,14 +214,15 @@ def client_ended_s(client: ssl.SSLSocket) -> float:
     return time.monotonic()
 
 
-def revoked_once(gateway: Gateway, billing: Service, watchers: ThreadPoolExecutor) -> dict[str, float]:
+def revoked_once(gateway: Gateway, other: Gateway, billing: Service, watchers: ThreadPoolExecutor) -> dict[str, float]:
     """One round; seconds by kind."""
     issue_while_serving(gateway.directory, billing.name)
     billing.present(gateway.directory / billing.name)
     state = gateway.directory / "state"
-    with opened(gateway, billing) as those:
+    with opened(gateway, other, billing) as those:
         answer = those.streaming.getresponse()
-        assert answer.read(5) == b"first"
+        elsewhere = those.joined.getresponse()
+        assert (answer.read(5), elsewhere.read(5)) == (b"first", b"first")
         requests = watchers.submit(ended_s, billing)
         socket, client = watchers.submit(socket_ended_s, billing), watchers.submit(client_ended_s, those.client)
         began_s = time.monotonic()
@@ -212,11 +232,12 @@ def revoked_once(gateway: Gateway, billing: Service, watchers: ThreadPoolExecuto
         assert done.serials
         when_s = requests.result() | {"websocket": socket.result(), "client": client.result()}
         # What those who asked are told.
-        try:
-            answer.read()
-            raise AssertionError("an answer that was cut looks whole")
-        except IncompleteRead:
-            pass
+        for cut in (answer, elsewhere):
+            try:
+                cut.read()
+                raise AssertionError("an answer that was cut looks whole")
+            except IncompleteRead:
+                pass
         assert those.held.getresponse().status == 502
         assert those.caller.closed() == (1001, "reconnect")
     billing.requests.clear()
@@ -234,9 +255,17 @@ def refused_afterwards(gateway: Gateway, billing: Service) -> None:
     assert billing.requests.seen == b""
 
 
-def campaign(directory: Path, rounds: int) -> Outcome:
-    """So many revocations, one after the other."""
-    edge = EDGE_YAML.replace("listeners:\n", 'listeners:\n  services: {bind: "127.0.0.1:0"}\n')
+def silent(other: Gateway, orders: Service) -> None:
+    """The gateway with the authority is gone: after ten seconds the other one dials nobody new."""
+    other.line("no fresh word of the authority", 30)
+    orders.requests.clear()
+    assert other.get("/orders/late") == (502, "upstream-identity")
+    assert orders.requests.seen == b""
+
+
+def campaign(directory: Path, rounds: int, *, goes_silent: bool = False) -> Outcome:
+    """So many revocations, one after the other; in the end the gateway that joined may hear nothing any more."""
+    edge = EDGE_YAML.replace("listeners:\n", DOORS)
     make(directory, Variant(edge=f"{edge}workers: {_WORKERS}\n", services=SERVICES, policy=POLICY))
     issue(directory, "billing")  # for its routes to have ports; each round brings another
     outcome = Outcome(rounds)
@@ -248,15 +277,18 @@ def campaign(directory: Path, rounds: int) -> Outcome:
             _STREAM: b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nfirstWAITlast",
             _HELD: b"WAIT" + OK,
         }
+        billing.requests.by_target[_JOINED] = billing.requests.by_target[_STREAM]
         billing.requests.go_on.clear()
         (directory / "policies" / "routes.yaml").write_text("routes:\n" + orders.routes() + billing.routes())
         gateway = stack.enter_context(serving(directory))
+        joined = home_of(gateway, invited(gateway, "edge-b"), directory.parent / "joined")
+        other = stack.enter_context(serving(joined))
         watchers = stack.enter_context(ThreadPoolExecutor(3))
         loads = [Load(gateway, _CALLERS, every_s=_EVERY_S, speaks=speaks) for speaks in SPEAKERS.values()]
         began_s = time.monotonic()
         with calling(gateway, "orders") as caller, knock(gateway, directory / "orders") as client:
             for _ in range(rounds):
-                for kind, cut_s in revoked_once(gateway, billing, watchers).items():
+                for kind, cut_s in revoked_once(gateway, other, billing, watchers).items():
                     outcome.cut_s[kind].append(cut_s)
                 echo(caller)
                 assert is_answered(client)
@@ -269,6 +301,9 @@ def campaign(directory: Path, rounds: int) -> Outcome:
         assert [load.failures for load in loads] == [[], []]
         assert {call.status for call in calls} == {200}
         assert gateway.stop() == 0
+        if goes_silent:
+            silent(other, orders)
+        assert other.stop() == 0
     judge(directory, rounds)
     return outcome
 
