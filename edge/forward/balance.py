@@ -140,6 +140,7 @@ class Rotation:
         weights = [each.load_weight for each in self._usable]
         self._orders = {each: self._from(at) for at, each in enumerate(self._usable)}
         self._turns = tuple(self._orders[self._usable[index]] for index in spread(weights)) if weights else ()
+        self._turn %= max(1, len(self._turns))
         self._is_limited = settings.max_in_flight is not None or settings.max_in_flight_each is not None
         self._is_plain = bool(weights) and not self._is_limited and settings.policy is Policy.ROUND_ROBIN
         self.only = self._usable if len(members) == 1 and not self._is_limited else None
@@ -163,10 +164,9 @@ class Rotation:
             Shedding: as much as allowed is under way; then 503.
         """
         if self._is_plain:
-            turn = self._turn
-            self._turn = turn + 1
-            turns = self._turns
-            return turns[turn % len(turns)]
+            turns, turn = self._turns, self._turn
+            self._turn = turn + 1 if turn + 1 < len(turns) else 0
+            return turns[turn]
         if not self._turns:
             raise UpstreamUnreachable("no-endpoint", self.service)
         if self._is_limited:
@@ -200,9 +200,9 @@ class Rotation:
         """By the policy."""
         if self._settings.policy is Policy.POWER_OF_TWO:
             return self._of_two(self._turns)
-        turn = self._turn
-        self._turn = turn + 1
-        order = self._turns[turn % len(self._turns)]
+        turns, turn = self._turns, self._turn
+        self._turn = turn + 1 if turn + 1 < len(turns) else 0
+        order = turns[turn]
         first = order[0]
         if first.in_flight and self._settings.policy is Policy.LEAST_REQUESTS:
             for each in self._usable:

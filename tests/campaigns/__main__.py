@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from tests.campaigns import (
     fuzz,
     gateway,
     idle,
+    instances,
     matrix,
     reload,
     revoke,
@@ -158,13 +160,31 @@ def run_websocket(directory: Path, count: int, seed: int) -> str:
         rig.close()
 
 
+def run_instances(directory: Path, count: int, seed: int) -> str:
+    """Instances that stop, fail and hang under load (`count` troubles), callers that leave: counts return to nothing."""
+    return str(instances.campaign(directory / "edge", count, seed))
+
+
+def run_balance(directory: Path, count: int, seed: int) -> str:
+    """CPU of match and choice among `count` services of three instances, beside ten (on a quiet machine)."""
+    del directory, seed
+    found = asyncio.run(instances.costs(count, 30_000))
+    assert all(ratio <= 1.25 for _, _, ratio in found.values()), found  # no work more, only memory that is not at hand
+    return "\n".join(
+        f"{policy}: {few:.0f} ns among {instances.FEW} services, {many:.0f} ns among {count}, ratio {ratio:.3f}"
+        for policy, (few, many, ratio) in found.items()
+    )
+
+
 CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
+    "balance": (run_balance, 1000),
     "ca-crash": (run_ca_crash, 1),
     "dial": (run_dial, 500),
     "churn": (run_churn, 60),
     "differential": (run_differential, 100_000),
     "fuzz": (run_fuzz, 10),
     "idle": (run_idle, 5000),
+    "instances": (run_instances, 60),
     "kill": (run_kill, 60),
     "matrix": (run_matrix, 1),
     "reload": (run_reload, 100),

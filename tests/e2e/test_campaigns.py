@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from edge.accept.deadlines import Deadlines
-from tests.campaigns import dial, fuzz, idle, rotation, slow
+from tests.campaigns import dial, fuzz, idle, instances, rotation, slow
 from tests.campaigns.__main__ import CAMPAIGNS, main
 from tests.campaigns.fuzz_targets import TARGETS
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("differential", 80), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)]
+    ("name", "count"),
+    [("differential", 80), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)],
 )
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
@@ -35,6 +37,11 @@ def test_a_dial_is_little_more_than_its_handshake(tmp_path: Path) -> None:
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:
     (outcome,) = idle.campaign(tmp_path / "edge", 500, ["1.1"])
     assert outcome.bytes_each <= idle.MAX_BYTES_EACH * 1.5  # few connections share what is paid once
+
+
+def test_the_choice_among_services_is_made_for_each() -> None:
+    """What it costs is for a quiet machine to say."""
+    assert set(asyncio.run(instances.costs(20, 60))) == {"round_robin", "least_requests", "power_of_two"}
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -89,6 +89,10 @@ class Dialling(Pool):
         self._all[connection] = connection.pinned = pinned
         return pinned
 
+    def back(self, pinned: Pinned) -> None:
+        """Its answer is complete."""
+        self._on_idle(pinned.connection)
+
     def at(self, address: tuple[str, int]) -> Endpoint:
         return next(each for each in self.fleet.endpoints() if each.address == address)
 
