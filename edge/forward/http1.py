@@ -22,6 +22,7 @@ from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachabl
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
+from edge.writes import Writes
 
 if TYPE_CHECKING:
     from edge.forward.io_pool import Pinned
@@ -64,8 +65,13 @@ class UpstreamConnection(asyncio.Protocol):
     """One pinned connection. Created by the pool, which proves the peer's identity before anybody may `start` on it."""
 
     def __init__(
-        self, on_idle: Callable[[UpstreamConnection], None], on_gone: Callable[[UpstreamConnection], None]
+        self,
+        on_idle: Callable[[UpstreamConnection], None],
+        on_gone: Callable[[UpstreamConnection], None],
+        writes: Writes,
     ) -> None:
+        """`writes` sends what is asked, with what others ask meanwhile."""
+        self._writes = writes
         self._on_idle = on_idle
         self._on_gone = on_gone
         self.transport: asyncio.Transport | None = None
@@ -106,13 +112,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._request_sent = is_complete
         self._answer_started = self.answer_ended = False
         self.status = self._head_bytes = 0
-        self.transport.write(raw_head)
+        self._writes.write(self.transport, raw_head)
 
     def send(self, raw_body: bytes, *, is_complete: bool) -> None:
         """More of the request body, already framed."""
         if self.transport is not None and not self.is_closed:
             if raw_body:
-                self.transport.write(raw_body)
+                self._writes.write_now(self.transport, raw_body)
             self._request_sent = is_complete
 
     def pause_reading(self) -> None:

@@ -22,6 +22,7 @@ from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned, PoolKey
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
+from edge.writes import Writes
 
 DIAL_TIMEOUT_S = 2.0
 """On one machine: whoever does not accept by then has a full queue."""
@@ -79,6 +80,7 @@ class PlainPool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, target: PlainTarget) -> None:
         self._loop = loop
+        self._writes = Writes(loop.call_soon)
         self._target = target
         self._endpoints = tuple(Endpoint("", "", address) for address in target.addresses)
         self._all: dict[UpstreamConnection, Pinned] = {}
@@ -103,7 +105,7 @@ class PlainPool:
         began_ns = time.perf_counter_ns()
         cause: OSError | None = None
         for address in [each.address for each in addresses]:
-            connection = UpstreamConnection(self._on_idle, self._on_gone)
+            connection = UpstreamConnection(self._on_idle, self._on_gone, self._writes)
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     await self._connect(connection, address)

@@ -30,6 +30,7 @@ from edge.forward.io_dial import dial
 from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Where, insists
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
+from edge.writes import Writes
 from pki.errors import SvidRejected
 from pki.issuance import RULE as UNRECORDED
 from pki.svid import Revoked, VerifiedSvid
@@ -95,6 +96,7 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, fleet: Fleet, alarm: Alarm) -> None:
         """`alarm` hears of an address that answered without a certificate, and when it does no more."""
         self._loop = loop
+        self._writes = Writes(loop.call_soon)
         self._alarm = alarm
         self._insistence = Insistence(loop, self._probe, self._turned)
         self._out = self._insistence.out
@@ -210,7 +212,7 @@ class Pool:
         key = PoolKey(upstream.spiffe_id, address, trust.generation)
         began_ns = time.perf_counter_ns()
         transport, connection = await dial(
-            address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone)
+            address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone, self._writes)
         )
         is_believed = False
         try:

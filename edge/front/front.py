@@ -20,6 +20,7 @@ from edge.model.http import RawField
 from edge.model.identity import Peer
 from edge.pipeline import Gateway
 from edge.tunnel import Tunnel
+from edge.writes import Writes
 
 if TYPE_CHECKING:
     from edge.front.http2_stream import Stream
@@ -69,6 +70,8 @@ class Front:
         self.connections: set[Connection] = set()
         self.tunnels: set[Tunnel] = set()
         """Every open WebSocket that began here; each leaves by itself."""
+        self.writes = Writes(shared.loop.call_soon)
+        """Sends the answers of HTTP/1.1; HTTP/2 gathers its own."""
         self._protocol = protocol
         self.take_http2: Callable[[asyncio.Transport], object] | None = None
         """Given each connection that chose `h2` with what it counts for, before a byte of it was read. None: not offered."""

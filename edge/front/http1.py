@@ -294,7 +294,8 @@ class Http1(Connection):
     def flush(self) -> None:
         out = self._out
         if out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            write = self._front.writes.write if self._is_answered else self._front.writes.write_now
+            write(self._transport, out[0] if len(out) == 1 else b"".join(out))
             self._out = []
         if self._is_answered:
             self._is_answered = False
@@ -303,7 +304,7 @@ class Http1(Connection):
                 self._rest()
 
     def send_continue(self) -> None:
-        self._transport.write(CONTINUE)
+        self._front.writes.write_now(self._transport, CONTINUE)
 
     def pause_body(self, *, is_paused: bool) -> None:
         if is_paused:
@@ -348,6 +349,7 @@ class Http1(Connection):
         self._is_closing = True
         self._in_body = False
         self._pending = b""
+        self._front.writes.settle(self._transport)
         self._await_reader()
         self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.linger_s
         self._transport.close()

@@ -15,6 +15,7 @@ from edge.errors import UpstreamError, UpstreamIdentityRejected
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_dial import HANDSHAKE, dial
 from edge.model.http import RawField
+from edge.writes import Writes
 from pki.errors import SvidRejected
 
 TIMEOUT_S = 15.0
@@ -129,7 +130,9 @@ class GatewayCall:
     async def _dial(self) -> UpstreamConnection:
         try:
             transport, connection = await dial(
-                self._address, self._context, lambda: UpstreamConnection(self._keep, self._forget)
+                self._address,
+                self._context,
+                lambda: UpstreamConnection(self._keep, self._forget, Writes(asyncio.get_running_loop().call_soon)),
             )
         except UpstreamIdentityRejected as exc:
             kind = CallFailed if exc.rule == HANDSHAKE else Impostor

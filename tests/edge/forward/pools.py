@@ -18,6 +18,7 @@ from edge.model.http import RawField
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
 from edge.registry.roster import Roster
+from edge.writes import Writes
 from pki.svid import VerifiedSvid
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -36,6 +37,9 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
+
+    def is_closing(self) -> bool:
+        return self._is_lost
 
     def abort(self) -> None:
         if not self._is_lost:
@@ -80,7 +84,7 @@ class Dialling(Pool):
 
     async def _dial_one(self, upstream: Upstream, address: tuple[str, int]) -> Pinned:
         await self.reach(address)
-        connection = UpstreamConnection(self._on_idle, self._on_gone)
+        connection = UpstreamConnection(self._on_idle, self._on_gone, Writes(lambda end: end()))
         self.wires.append(Wire(connection))
         connection.connection_made(self.wires[-1])
         facts = UpstreamFacts(upstream.service, upstream.spiffe_id, "1", f"{address[0]}:{address[1]}", 1)

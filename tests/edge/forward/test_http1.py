@@ -11,6 +11,7 @@ from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachabl
 from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, NARROW_BYTES, UpstreamConnection
 from edge.forward.io_dial import RECEIVE_BYTES
 from edge.model.http import RawField
+from edge.writes import Writes
 
 Event = tuple[object, ...]
 
@@ -29,6 +30,9 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -76,7 +80,7 @@ class Case:
     def __init__(self, *, is_head: bool = False, is_complete: bool = True) -> None:
         self.idle: list[UpstreamConnection] = []
         self.gone: list[UpstreamConnection] = []
-        self.connection = UpstreamConnection(self.idle.append, self.gone.append)
+        self.connection = UpstreamConnection(self.idle.append, self.gone.append, Writes(lambda end: end()))
         self.wire = Wire()
         self.connection.connection_made(self.wire)
         self.heard = Listener()

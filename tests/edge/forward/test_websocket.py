@@ -12,6 +12,7 @@ from edge.errors import UpstreamProtocolError
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.websocket import Offer, UpstreamStream
 from edge.model.http import RawField
+from edge.writes import Writes
 from tests.edge.forward.test_http1 import Listener
 from tests.edge.forward.test_http1 import Wire as PlainWire
 
@@ -109,7 +110,7 @@ class Case:
     def __init__(self) -> None:
         self.idle: list[UpstreamConnection] = []
         self.gone: list[UpstreamConnection] = []
-        self.connection = UpstreamConnection(self.idle.append, self.gone.append)
+        self.connection = UpstreamConnection(self.idle.append, self.gone.append, Writes(lambda end: end()))
         self.wire = Wire()
         self.connection.connection_made(self.wire)
         self.heard = Listener()
