@@ -19,6 +19,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -73,11 +74,16 @@ _ANY_USAGE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
 
 def check_any(certificate: x509.Certificate) -> None:
-    """What holds for every certificate of a chain: its key.
+    """What holds for every certificate of a chain: its key, and that its bytes are the only ones for what is signed.
+
+    The signature's BIT STRING could say that some of its last bits are unused. It would be the same certificate in other
+    bytes, which whoever knows certificates by their hash takes for another.
 
     Raises:
-        SvidRejected: key-type.
+        SvidRejected: key-type, malformed.
     """
+    if not certificate.public_bytes(Encoding.DER).endswith(b"\0" + certificate.signature):
+        raise SvidRejected("malformed", "the signature is not whole bytes")
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         good = key.curve.name in _CURVES

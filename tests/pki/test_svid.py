@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pki import svid
@@ -291,7 +291,18 @@ def test_P21_long_and_large_chains_are_refused_unparsed(forge: Any, verify: Veri
     ) == ("untrusted")
 
 
+def test_a_signature_that_leaves_bits_unused_is_refused(forge: Any, verify: Verify, sketch: Any) -> None:
+    while True:
+        der = forge.make(sketch(), forge.issuer).der
+        at = der.rindex(b"\x30", 0, len(der) - 64) - 1  # the count of unused bits stands before the two numbers
+        if der[at] == 0 and not der[-1] & 1:  # else it would be no valid BIT STRING at all
+            break
+    changed = der[:at] + b"\1" + der[at + 1 :]
+    assert rule_of(lambda: verify(changed, forge.issuer)) == "malformed"
+
+
 @settings(max_examples=40, deadline=None)
+@example(395, 1)
 @given(st.integers(0, 1000), st.integers(1, 255))
 def test_a_changed_byte_is_never_accepted(forge: Any, sketch: Any, place: int, flip: int) -> None:
     leaf = bytearray(forge.make(sketch(), forge.issuer).der)

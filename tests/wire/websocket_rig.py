@@ -100,6 +100,9 @@ class Got:
 class End:
     """One end of a WebSocket."""
 
+    is_to_head = False
+    """What it was asked was HEAD: an answer other than a 101 has no body either."""
+
     def __init__(self, tls: ssl.SSLSocket, rest: bytes = b"") -> None:
         self.tls = tls
         self._buffer = rest
@@ -126,7 +129,7 @@ class End:
         return self.take(self._buffer.index(b"\r\n\r\n") + 4)
 
     def answer(self) -> Answer:
-        """The answer to a request; of a 101 the head."""
+        """The answer to a request; of a 101 and to HEAD the head."""
         self.tls.settimeout(10)
         lines = self.head().decode("latin-1").split("\r\n")
         fields: dict[str, str] = {}
@@ -134,7 +137,7 @@ class End:
             name, _, value = line.partition(": ")
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
         status = int(lines[0].split(" ")[1])
-        body = b"" if status == 101 else self.take(int(fields.get("content-length", "0")))
+        body = b"" if status == 101 or self.is_to_head else self.take(int(fields.get("content-length", "0")))
         return Answer(status, fields, body)
 
     def frame(self) -> Got:
@@ -343,6 +346,7 @@ class SocketRig(Rig):
             end = End(self.client().tls)
             self._clients.append(end)
             end.send(raw)
+            end.is_to_head = raw.startswith(b"HEAD ")
         return end, end.answer()
 
     def open(self, raw: bytes = b"") -> Pair:
