@@ -12,7 +12,7 @@ class Deadlines:
     handshake_s: float = 10.0
     """TCP accept to the end of the TLS handshake; browsers on bad networks need 2–3 s."""
     head_s: float = 10.0
-    """First byte of a head to its end."""
+    """First byte of a head to its end; also from the handshake to the acknowledgement of our SETTINGS (RFC 9113 §6.5.3)."""
     idle_s: float = 60.0
     """Between two requests on a connection that is kept alive."""
     body_s: float = 30.0

@@ -154,9 +154,9 @@ def _recase(draw: random.Random, name: bytes) -> bytes:
 
 
 def _line(draw: random.Random, name: bytes, value: bytes) -> bytes:
-    behind = (
-        b"" if name == b"transfer-encoding" else draw.choice(_BEHIND)
-    )  # llhttp takes none there, and rightly (attacks C1)
+    behind = draw.choice(_BEHIND)
+    if name == b"transfer-encoding":
+        behind = behind.replace(b"\t", b"")  # llhttp refuses a tab there, and rightly (attacks C1)
     return b"%b:%b%b%b" % (_recase(draw, name), draw.choice(_SPACES), value, behind)
 
 
