@@ -28,3 +28,23 @@ class Pace:
             return -(-too_far_ns // _NS)
         self._full_ns[service] = full_ns
         return 0
+
+
+class Share:
+    """How much of the loop a kind of work may take, whatever asks for it: after a burst, only the share of the time.
+
+    Times are seconds of a monotonic clock.
+    """
+
+    def __init__(self, *, share: float, burst_s: float) -> None:
+        """`burst_s` of work may come at once."""
+        self._share = share
+        self._burst_s = burst_s / share
+        # When all that was done is paid for.
+        self._paid_s = 0.0
+
+    def may_begin(self, now_s: float) -> bool:
+        return self._paid_s - now_s <= self._burst_s
+
+    def spent(self, began_s: float, ended_s: float) -> None:
+        self._paid_s = max(self._paid_s, began_s) + (ended_s - began_s) / self._share

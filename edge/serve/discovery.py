@@ -119,7 +119,6 @@ def _endpoint_facts(service: str, address: tuple[str, int]) -> Facts:
 def _instance_facts(held: Held, registry: Registry) -> Facts:
     entry = held.entry
     why = registry.why_not(held)
-    reasons = registry.composed.reasons
     return {
         "service": entry.service,
         "instance": entry.instance,
@@ -137,7 +136,7 @@ def _instance_facts(held: Held, registry: Registry) -> Facts:
             {"path": each.path, "methods": each.methods, "hosts": each.hosts, "live": why is None and reason is None,
              "reason": reason}
             for each in entry.routes
-            for reason in (reasons.get((entry.service, each.path)),)
+            for reason in (registry.why_not_live(entry.service, each.path),)
         ],
     }  # fmt: skip
 

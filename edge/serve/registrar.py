@@ -231,14 +231,16 @@ class Registrar:
         return None
 
     def _grant(self, entry: Entry, ttl_s: int, *, is_new: bool) -> Granted:
-        reasons = self._registry.composed.reasons
         return Granted(
             entry,
             is_new,
             ttl_s,
             max(0.0, entry.expires_ms / 1000 - time.time()),
-            {each.path: reason for each in entry.routes if (reason := reasons.get((entry.service, each.path)))},
+            {each.path: reason for each in entry.routes if (reason := self._why_not(entry, each))},
         )
+
+    def _why_not(self, entry: Entry, route: Declared) -> str | None:
+        return self._registry.why_not_live(entry.service, route.path)
 
     async def _address(self, text: str, asked: Asked, grant: Grant) -> tuple[Ip, int] | Refused:
         announced = parse(text)

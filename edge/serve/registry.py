@@ -32,6 +32,7 @@ from edge.registry.address import refusal
 from edge.registry.entry import MAX_TTL_S, SKEW_S, Declared, Entry, Sealed, read, seal
 from edge.registry.io_store import RegistryStore
 from edge.registry.ledger import Held, Ledger, Moment
+from edge.registry.pace import Share
 from edge.registry.roster import Roster
 from edge.serve.registry_log import RegistryLog
 from edge.serve.registry_trust import Signer, Signers, View
@@ -76,6 +77,7 @@ class Registry:
         self._claims: Counter[tuple[str, Declared]] = Counter()
         self._counted: dict[tuple[str, str], tuple[Declared, ...]] = {}
         self._has_new_claims = False
+        self._composing = Share(share=0.2, burst_s=1.0)
         self._listed: frozenset[tuple[bytes, int]] = frozenset()
         self._signers = Signers(view)
         self._refused: Recent[bytes, bool] = Recent(4096)
@@ -326,15 +328,27 @@ class Registry:
                 del self._claims[service, declared]
                 self._has_new_claims = True
 
+    def why_not_live(self, service: str, path: str) -> str | None:
+        """Why a declared route is not live; None: it is."""
+        reason = self.composed.reasons.get((service, path))
+        if reason is None and self._has_new_claims:
+            is_live = any(route.name == f"{service}:{path}" for route in self.composed.routes)
+            return None if is_live else "pending"
+        return reason
+
     def _compose(self) -> None:
-        """Draw up the declared routes anew, if that may change anything; swap when it does."""
-        if not self._has_new_claims:
+        """Draw up the declared routes anew, if that may change anything; swap when it does. With a thousand services it
+        takes a tenth of a second, and whoever declares something else twenty times a second must not have the loop for it:
+        then it is the next look that does it, or one after."""
+        began_s = time.monotonic()
+        if not self._has_new_claims or not self._composing.may_begin(began_s):
             return
         self._has_new_claims = False
         before = self.composed
         self.composed = compose(self._claims, self.view.grants, self.view.routes, before)
         if self.composed.routes != before.routes:  # by identity: routes that stayed are the same objects
             self._on_routes()
+        self._composing.spent(began_s, time.monotonic())
 
     async def close(self) -> None:
         await self._store.close()
