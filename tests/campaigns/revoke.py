@@ -58,7 +58,7 @@ _WORKERS = 3
 _CALLERS = 4
 """Over each protocol."""
 _EVERY_S = _CALLERS * len(SPEAKERS) / 300
-_PATIENCE_S = 20
+_PATIENCE_S = 60
 SERVICES = """\
 services:
   orders: {may_serve: ["/orders/**", "/orders-socket"], methods: [GET]}
@@ -71,7 +71,7 @@ permit (principal is Edge::Anonymous, action in Edge::Action::"read", resource);
 ROUTE = """\
   - name: {name}
     match: {{path: "{path}", methods: [GET]}}
-    upstream: {{service: {service}, endpoints: ["127.0.0.1:{port}"], timeout_s: 20}}
+    upstream: {{service: {service}, endpoints: ["127.0.0.1:{port}"], timeout_s: 60}}
     public: {{reason: a campaign without tokens}}
 """
 CACERTS = b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: edge.internal\r\n\r\n"
@@ -257,7 +257,7 @@ def refused_afterwards(gateway: Gateway, billing: Service) -> None:
 
 def silent(other: Gateway, orders: Service) -> None:
     """The gateway with the authority is gone: after ten seconds the other one dials nobody new."""
-    other.line("no fresh word of the authority", 30)
+    other.line("no fresh word of the authority", 60)
     orders.requests.clear()
     assert other.get("/orders/late") == (502, "upstream-identity")
     assert orders.requests.seen == b""
