@@ -161,7 +161,9 @@ class Insistence:
         await asyncio.gather(*(self._again(where, is_used=is_used(where)) for where in due))
 
     async def _again(self, where: Where, *, is_used: bool) -> None:
-        verdict = self._verdicts[where]
+        verdict = self._verdicts.get(where)
+        if verdict is None:  # a request found out meanwhile that somebody else is there
+            return
         if verdict.is_good and not is_used:
             del self._verdicts[where]
             return

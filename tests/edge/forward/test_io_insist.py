@@ -260,3 +260,21 @@ async def test_closing_ends_what_is_under_way() -> None:
     house.insistence.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+@pytest.mark.asyncio
+async def test_what_a_request_finds_out_at_the_timer_s_turn_counts() -> None:
+    house = House()
+    house.says = ANYONE
+    await house.asked()
+    house.insistence.renew()
+    house.says = UpstreamIdentityRejected("spiffe-id")
+    house.may_answer.clear()
+    request = asyncio.create_task(house.asked())
+    for _ in range(2):  # until the probe is under way
+        await asyncio.sleep(0)
+    turn = asyncio.create_task(house.insistence.look_again(lambda where: True))
+    house.may_answer.set()
+    assert await request == "spiffe-id"
+    await turn
+    assert (house.insistence.out, house.probes) == (set(), 2)
