@@ -35,13 +35,13 @@ services:
     slow_start_s: 1
     max_in_flight: {instance: 50}
     ejection: {failures: 2, counts_5xx: true, first_s: 0.3, longest_s: 1}
-    health: {path: /up, every_s: 0.5, timeout_s: 1, healthy_after: 1, unhealthy_after: 2}
+    health: {path: /up, every_s: 0.5, timeout_s: 10, healthy_after: 1, unhealthy_after: 2}
 """
 ROUTES = """\
 routes:
   - name: orders
     match: {{path: /orders/**, methods: [GET]}}
-    upstream: {{service: orders, endpoints: [{endpoints}], timeout_s: 1}}
+    upstream: {{service: orders, endpoints: [{endpoints}], timeout_s: 10}}
     public: {{reason: a test without tokens}}
 """
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\nno"
