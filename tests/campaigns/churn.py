@@ -33,7 +33,6 @@ ENDS = ("left", "lease over", "revoked")
 _WATCHED_S = 1.5
 """How long answers are looked at after each turn: longer than the promise."""
 _CALLERS = 4
-"""Of each gateway over each protocol."""
 _EVERY_S = _CALLERS * 2 * len(SPEAKERS) / 300
 _CHURNERS = 3
 
@@ -69,13 +68,14 @@ def campaign(directory: Path, rounds: int, seed: int) -> Outcome:
         return churn(mesh, rounds, seed)
 
 
-def churn(mesh: Mesh, rounds: int, seed: int, *, least: int = 0) -> Outcome:
-    """The same with gateways that run. `least`: how many instances of orders come and go, however few rounds there are."""
+def churn(mesh: Mesh, rounds: int, seed: int, *, least: int = 0, callers: int = _CALLERS) -> Outcome:
+    """The same with gateways that run. `least`: how many instances of orders come and go, however few rounds there are.
+    `callers`: of each gateway over each protocol."""
     outcome, draw = Outcome(), random.Random(seed)
     with ExitStack() as stack:
         stack.enter_context(_standing(mesh))
         loads = [
-            Load(gateway, _CALLERS, every_s=_EVERY_S, speaks=speaks)
+            Load(gateway, callers, every_s=_EVERY_S, speaks=speaks)
             for gateway in mesh.gateways
             for speaks in SPEAKERS.values()
         ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from examples.demo import stranger
 from tests.campaigns import churn
 from tests.e2e.member import Member, call, instances, place
 from tests.e2e.mesh import MINTER, Mesh, two_gateways
+from tests.e2e.rogue import Rogue
 from tests.e2e.whole_gateway import Gateway, events_in_log, eventually, knock, run
 
 SOON_S = 10.0
@@ -225,6 +227,21 @@ def test_who_answers_there_must_be_the_service_itself(
     assert member.register(gateways[0], routes=[{"path": "/new/**"}]).status == 201
 
 
+def test_who_takes_anybody_without_a_certificate_is_not_admitted(
+    homes: dict[str, Path], gateways: list[Gateway], member: Member
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(homes["orders"] / "chain.pem", homes["orders"] / "key.pem")
+    lax = Rogue(0, context)
+    told = member.register(gateways[0], address=f":{lax.port}")
+    assert (told.status, told.rule) == (403, "accepts-anyone")
+    refusal(homes, "accepts-anyone", member.name)
+    assert lax.received.startswith(b"HEAD / ")  # the probe, and nothing of anybody
+    assert lax.received.count(b"HTTP/1.1") == 1
+    lax.close()
+
+
 def test_P49_a_living_lease_is_not_taken_over_from_elsewhere(
     homes: dict[str, Path], gateways: list[Gateway], member: Member
 ) -> None:
@@ -360,7 +377,7 @@ def test_store_what_left_is_not_brought_back_and_what_is_deleted_is(
 
 def test_nobody_notices_who_comes_and_goes(mesh: Mesh) -> None:
     """`scripts/campaign churn` holds it against the second that is promised."""
-    outcome = churn.churn(mesh, 0, 7, least=3)
+    outcome = churn.churn(mesh, 0, 7, least=3, callers=1)
     assert outcome.failed == []
     assert (outcome.came_and_went >= 3, outcome.requests > 0) == (True, True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -49,6 +51,11 @@ def test_any_body_is_a_wish_or_refused(body: bytes) -> None:
 
 def test_every_refusal_is_an_error_and_says_why() -> None:
     assert all(400 <= status < 600 and sentence for status, sentence in REFUSALS.values())
+
+
+def test_every_refusal_is_in_the_document_of_the_contract() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "registration.md").read_text()
+    assert [rule for rule, (status, _) in REFUSALS.items() if f"| {status} | `{rule}` |" not in text] == []
 
 
 def test_a_heartbeat_says_the_same_but_for_time_and_draining() -> None:
