@@ -152,6 +152,14 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             timeout_s=20.0,
         ),
         ControlRoute(
+            "edge-authority-revocations",
+            "/v1/authority/revocations",
+            ("GET",),
+            word.revocations,
+            _READ_BY_CERTIFIED.format(name="edge-authority-revocations"),
+            auth=("mtls",),
+        ),
+        ControlRoute(
             "edge-register",
             "/v1/services/{service}/instances/{instance}",
             ("PUT", "DELETE"),

@@ -11,18 +11,28 @@ documents, byte by byte: who passes them on can keep them back and not change th
 knows nothing any more. The bundle is believed because of who answers here.
 
 The answer ends after ten minutes, so that who listens proves who he is again.
+
+    GET /v1/authority/revocations, a service's certificate in the handshake
+    200 OK   application/json: the set alone, as the authority signed it; 304 where `If-None-Match` names it already
+
+For services, such as a sidecar, that let gateways in: a gateway whose certificate was revoked is one of them no more.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 
 import msgspec
-from quart import Response
+from quart import Response, request
 
 from edge.control.inside import Inside
+from edge.errors import NotReady
 
 _LINES = 300
+_PATIENCE_S = 0.5
+"""For an authority that was not heard yet: who asks comes again."""
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,3 +68,22 @@ async def _lines(inside: Inside) -> AsyncIterator[bytes]:
         yield msgspec.json.encode(line) + b"\n"
         if count == _LINES:
             return
+
+
+async def revocations(inside: Inside) -> Response:
+    newest = await _newest(inside)
+    tag = f'"{sha256(newest).hexdigest()[:32]}"'
+    is_known = request.headers.get("If-None-Match") == tag
+    answer = Response(b"" if is_known else newest, status=304 if is_known else 200, content_type="application/json")
+    answer.headers["ETag"] = tag
+    return answer
+
+
+async def _newest(inside: Inside) -> bytes:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            async for _, newest in inside.words():
+                return newest
+    except TimeoutError:
+        pass
+    raise NotReady("no-revocation-set")

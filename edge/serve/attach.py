@@ -23,12 +23,13 @@ import uvloop
 
 from edge.errors import UnsafeState
 from edge.forward.io_plain import PlainPool
-from edge.front import SWEEP_S, Deadlines, Doorkeeper, Front, Gate, Http1, Proof
+from edge.front import SWEEP_S, Deadlines, Doorkeeper, Front, Gate, Http1, Proof, revoke
 from edge.pipeline import Gateway
 from edge.serve import attach_identity, attach_line, heap
 from edge.serve.attach_identity import Held
 from edge.serve.attach_lease import Lease
 from edge.serve.attach_log import AttachLog
+from edge.serve.attach_revoked import AttachRevoked
 from edge.serve.attach_settings import AttachSettings
 from edge.serve.gateway_call import CallFailed, GatewayCall, Impostor
 from edge.serve.report import Report
@@ -114,6 +115,7 @@ class Attached:
         self._pool = PlainPool(loop, settings.target)
         self._shared = attach_line.open_shared(loop, self._pool, self._log, report)
         self._held = held
+        self._revoked = AttachRevoked()
         gateway, self._proof = self._build(held)
         self._front = Front(gateway, self._shared, replace(Deadlines(), drain_s=settings.drain_s), Http1)
         self._call = self._calling(gateway)
@@ -125,14 +127,14 @@ class Attached:
         self._stamp = self._files()
         self._bundle_at_s = self._renew_at_s = 0.0
         self._renewals_failed = 0
+        self._told = ""
         self._wants_renewal = False
         """The bundle has changed: perhaps the certificate's issuer is on its way out."""
 
     def _build(self, held: Held) -> tuple[Gateway, Proof]:
         attach_identity.require_gateway_role(held)
-        return attach_line.build(
-            held, self._settings.gateways, self._settings.target, self._settings.assertion, self._shared
-        )
+        settings, known = self._settings, self._revoked.known
+        return attach_line.build(held, settings.gateways, settings.target, settings.assertion, known, self._shared)
 
     def _calling(self, gateway: Gateway) -> GatewayCall | None:
         place = self._settings.services
@@ -190,6 +192,7 @@ class Attached:
         if self._call is None:
             return
         now_s = time.monotonic()
+        await self._hear_of_revocation(self._call)
         try:
             if now_s >= self._bundle_at_s:
                 self._bundle_at_s = now_s + BUNDLE_S
@@ -201,6 +204,19 @@ class Attached:
             wait_s = min(_RENEW_AGAIN_S * 2 ** min(self._renewals_failed - 1, 8), _RENEW_AGAIN_MAX_S)
             self._renew_at_s = time.monotonic() + wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads, no secret
             self._report.warning("certificate or bundle not renewed; trying again", cause=str(exc))
+
+    async def _hear_of_revocation(self, call: GatewayCall) -> None:
+        try:
+            if await self._revoked.look(call, self._held):
+                listed = self._revoked.known.listed
+                cut = revoke(self._front, listed)
+                self._report.info("revocation set", number=self._revoked.known.number, entries=len(listed), cut=cut)
+        except (CallFailed, PkiError) as exc:
+            if str(exc) != self._told:
+                self._told = str(exc)
+                self._report.warning("what is revoked was not heard; trying again", cause=self._told)
+        else:
+            self._told = ""
 
     async def _ask_for_bundle(self, call: GatewayCall) -> None:
         bundle = await attach_identity.fetch_bundle(call)

@@ -43,6 +43,7 @@ from edge.verify.form import Mode
 from edge.verify.verifier import Settings, Verifier
 from pki.bundle import Bundle
 from pki.errors import SvidRejected
+from pki.known_status import KnownStatus
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid, verify
 
@@ -83,7 +84,7 @@ def open_shared(loop: asyncio.AbstractEventLoop, pool: PlainPool, log: AttachLog
 
 
 def build(
-    held: Held, gateways: Sequence[str], target: PlainTarget, mode: Mode | None, shared: Shared
+    held: Held, gateways: Sequence[str], target: PlainTarget, mode: Mode | None, known: KnownStatus, shared: Shared
 ) -> tuple[Gateway, Proof]:
     """The line for one certificate and bundle, and what its listener asks. `gateways`: names of those who are let in;
     empty: every gateway of the trust domain. `mode`: of the assertion that each request must bring; None: none.
@@ -97,8 +98,8 @@ def build(
         anchors=bundle.anchors,
         intermediates=bundle.intermediates,
         role_issuers=bundle.role_issuers,
-        # Neither is told to services: what is believed here ends with the certificate, or with its intermediate.
-        revoked=lambda now: frozenset(),
+        revoked=known.revoked,
+        # What was issued is not told to services: what is believed here ends with the certificate, or with its intermediate.
         check_issued=lambda leaf_sha256, now: None,
         roles=frozenset(("gw",)),
         ids=ids or None,
@@ -113,11 +114,11 @@ def build(
     key_sets = KeySets(())
     gateway = Gateway(
         routes=table.compile([route], None),
-        authenticator=Authenticator((), key_sets, trust, _assertions(held, bundle, ids, mode)),
+        authenticator=Authenticator((), key_sets, trust, _assertions(held, bundle, ids, mode, known)),
         authorizer=Authorizer(compiled),
         limiter=Limiter((), LeaseStore(StoreSettings())),  # without limits nothing is ever asked of it
         shed=shared.shed,
-        trust=_trust(held, bundle, ids),
+        trust=_trust(held, bundle, ids, known),
         key_sets=key_sets,
         bundle_hash="",
         problem_base=_PROBLEMS,
@@ -143,23 +144,27 @@ def _route(target: PlainTarget) -> Route:
     )
 
 
-def _assertions(held: Held, bundle: Bundle, ids: frozenset[str], mode: Mode | None) -> Verifier | None:
-    return None if mode is None else Verifier(Settings(str(held.spiffe_id), mode, ids), bundle)
+def _assertions(
+    held: Held, bundle: Bundle, ids: frozenset[str], mode: Mode | None, known: KnownStatus
+) -> Verifier | None:
+    return None if mode is None else Verifier(Settings(str(held.spiffe_id), mode, ids, known.revoked), bundle)
 
 
-def _trust(held: Held, bundle: Bundle, ids: frozenset[str]) -> UpstreamTrust:
+def _trust(held: Held, bundle: Bundle, ids: frozenset[str], known: KnownStatus) -> UpstreamTrust:
     """How the sidecar itself asks a gateway: for its next certificate, and to be registered."""
 
     def prove(handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
         """Whichever gateway is let in may also be asked; by name nobody is."""
+        now = datetime.now(UTC)
         proven = verify(
             [*presented_chain(handshake), *bundle.intermediates],
             anchors=bundle.anchors,
             expected_id=None,
             trust_domain=held.spiffe_id.trust_domain,
             usage="server",
-            now=datetime.now(UTC),
+            now=now,
             role_issuers=bundle.role_issuers,
+            revoked=known.revoked(now),
         )
         if proven.spiffe_id.role != "gw" or (ids and str(proven.spiffe_id) not in ids):
             raise SvidRejected("spiffe-id", f"got {proven.spiffe_id}, which is not a gateway that is accepted here")

@@ -103,6 +103,12 @@ def token(directory: Path, name: str) -> tuple[Path, str]:
     return file, f"sha256:{made.root_sha256}"
 
 
+def revoke(directory: Path, gateway: str) -> None:
+    passphrases = Passphrases(directory / "state" / "ca", environ={})
+    with reach(directory / "state", passphrases, {}) as asks:
+        assert isinstance(asks(desk.Revoke("gw", gateway, None, "keyCompromise", "test")), desk.Revoked)
+
+
 def certificate(
     directory: Path, name: str, *, role: IssuerRole = "svc", age: timedelta = timedelta(0), place: Path | None = None
 ) -> Path:

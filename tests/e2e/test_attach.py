@@ -29,7 +29,7 @@ from examples.demo import stranger
 from pki.errors import AnswerRejected, IssueRefused
 from pki.io_authority import create
 from pki.io_keys import Cost
-from tests.e2e.sidecar import Sidecar, attached, certificate, problem_of, refused_bytes, shown_by, token
+from tests.e2e.sidecar import Sidecar, attached, certificate, problem_of, refused_bytes, revoke, shown_by, token
 from tests.e2e.upstream import Upstream
 from tests.e2e.websocket_parties import by_websockets
 from tests.e2e.whole_gateway import EDGE_YAML, Gateway, eventually, serving
@@ -133,6 +133,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         certificate(directory, name)
     certificate(directory, "orders", age=timedelta(hours=18), place=directory / "due")
     certificate(directory, "elsewhere", role="gw")
+    certificate(directory, "gone", role="gw")
     certificate(directory, "alice", role="op")
     other = stranger.Authority(stranger.name_of(directory / "state" / "ca" / "root.pem"))
     other.issue(directory / "impostor", x509.UniformResourceIdentifier("spiffe://mesh.internal/gw/edge"))
@@ -302,6 +303,21 @@ def test_a_certificate_that_is_due_is_renewed_with_itself_and_what_is_in_flight_
 def names_of(certificate: x509.Certificate) -> list[str]:
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return [str(name.value) for name in found]
+
+
+def test_a_gateway_that_was_revoked_is_let_in_no_more(mesh: Mesh) -> None:
+    gone, identity = mesh.directory / "gw-gone", mesh.directory / "attached" / "identity"
+    services = f"https://localhost:{mesh.gateway.ports['services']}"
+    options: list[str | Path] = ["--identity", identity, "--gateway", services, "--no-register", "--state", "unused"]
+    with attached("orders", f"http://127.0.0.1:{mesh.plain.port}", *options) as sidecar:
+        assert refused_bytes(sidecar.port, gone).startswith(b"HTTP/1.1 200 OK\r\n")
+        revoke(mesh.directory, "gone")
+        sidecar.line(r"revocation set \(number=\d+, entries=1")
+        before = mesh.plain.seen
+        assert refused_bytes(sidecar.port, gone) == b""
+        sidecar.line(r"refused .*rule=revoked\b")
+        assert mesh.plain.seen == before
+        assert sidecar.stop() == 0
 
 
 def test_another_root_is_not_believed_and_a_token_is_good_once(mesh: Mesh) -> None:
