@@ -40,6 +40,8 @@ from pki.svid import Revoked
 
 CLOSE_S = 5.0
 """From the first Close to the answer to it."""
+FRAMES_AT_ONCE = 128
+"""Of one side; then others have their turn: the smallest frames cost the most by the byte, and a read may hold thousands."""
 _MAX_NEEDS = 4
 
 
@@ -89,7 +91,7 @@ class Wire(Protocol):
 class _Side:
     """One end of the WebSocket."""
 
-    __slots__ = ("has_closed", "pace", "reader", "was_closed")
+    __slots__ = ("has_closed", "is_full", "is_gone", "is_paused", "is_turn_due", "pace", "reader", "was_closed")
 
     def __init__(self, bounds: WebSocketBounds, now_s: float, *, is_masked: bool) -> None:
         self.reader = FrameReader(bounds, is_masked=is_masked)
@@ -98,6 +100,11 @@ class _Side:
         """Its Close came."""
         self.was_closed = False
         """A Close was sent to it."""
+        self.is_full = False
+        """The other side cannot take more of it."""
+        self.is_paused = self.is_turn_due = False
+        self.is_gone = False
+        """It was lost while frames of it still waited for their turn."""
 
 
 class Tunnel:
@@ -145,6 +152,7 @@ class Tunnel:
         self._account.bytes_in += len(data)
         frames, violation = self._judge(self._client, self._upstream, data)
         self._stream.write(b"".join([encode(frame, os.urandom(4)) for frame in frames]))
+        self._keep_turns(self._client)
         if violation is not None:
             words = replace(Ending.VIOLATION.value, client=closing(violation.code, "protocol violation"))
             self._end(words, MalformedRequest(violation.rule))
@@ -159,6 +167,9 @@ class Tunnel:
         """The client's connection is lost, or was cut because of `error`."""
         if self._is_over:
             return
+        if self._client.reader.is_behind and error is None:
+            self._client.is_gone = True
+            return
         if self._first is None:
             self._stream.abort()
             self._finish("client-gone", error)
@@ -168,7 +179,8 @@ class Tunnel:
     def pause_answer(self, *, is_paused: bool) -> None:
         """The client cannot take more at the moment (or can again)."""
         if not self._is_over:
-            self._stream.pause_reading(is_paused=is_paused)
+            self._upstream.is_full = is_paused
+            self._pause(self._upstream)
 
     # -- from the upstream (StreamReceiver) -------------------------------------------------------
 
@@ -178,6 +190,7 @@ class Tunnel:
         frames, violation = self._judge(self._upstream, self._client, data)
         for frame in frames:
             self._send(frame)
+        self._keep_turns(self._upstream)
         if violation is not None:
             words = replace(Ending.LOST.value, upstream=closing(violation.code, "protocol violation"))
             self._end(words, UpstreamProtocolError(violation.rule))
@@ -187,12 +200,15 @@ class Tunnel:
             self._wire.flush()
 
     def on_upstream_lost(self) -> None:
-        if not self._is_over and not self._upstream.has_closed:  # else the client's Close is awaited
+        if self._upstream.reader.is_behind:
+            self._upstream.is_gone = True
+        elif not self._is_over and not self._upstream.has_closed:  # else the client's Close is awaited
             self._end(Ending.LOST.value, UpstreamProtocolError("upstream-truncated"))
 
     def on_upstream_paused(self, *, is_paused: bool) -> None:
         if not self._is_over:
-            self._wire.pause_body(is_paused=is_paused)
+            self._client.is_full = is_paused
+            self._pause(self._client)
 
     # -- frames ---------------------------------------------------------------------------------
 
@@ -200,7 +216,7 @@ class Tunnel:
         """What may be passed on, and what is wrong behind it."""
         now_s = self._last_s = self._shared.loop.time()
         passed: list[Frame] = []
-        for frame in side.reader.feed(data):
+        for frame in side.reader.feed(data, FRAMES_AT_ONCE):
             if isinstance(frame, Violation):
                 return passed, frame
             if frame.is_control and not side.pace.take(self._bounds.max_control_frames_per_s, now_s):
@@ -217,6 +233,31 @@ class Tunnel:
         raw = encode(frame, None)
         self._account.bytes_out += len(raw)
         self._wire.send_body(raw)
+
+    # -- turns ----------------------------------------------------------------------------------
+
+    def _keep_turns(self, side: _Side) -> None:
+        """A side that said more than is judged at once is not read before the rest of it was."""
+        if side.reader.is_behind and not side.is_turn_due:
+            side.is_turn_due = True
+            self._shared.loop.call_soon(self._go_on, side)
+        if side.reader.is_behind is not side.is_paused:
+            self._pause(side)
+
+    def _go_on(self, side: _Side) -> None:
+        side.is_turn_due = False
+        if self._is_over:
+            return
+        (self.on_body if side is self._client else self.on_upstream_bytes)(b"")
+        if side.is_gone and not side.reader.is_behind:
+            (self.on_gone if side is self._client else self.on_upstream_lost)()
+
+    def _pause(self, side: _Side) -> None:
+        is_paused = side.is_full or side.reader.is_behind
+        if is_paused is not side.is_paused:
+            side.is_paused = is_paused
+            pause = self._wire.pause_body if side is self._client else self._stream.pause_reading
+            pause(is_paused=is_paused)
 
     # -- endings --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edge.errors import UpstreamProtocolError
+from edge.forward.io_gone import GONE
 from edge.model.http import RawField
 from edge.model.websocket import accept_of
 
@@ -114,6 +115,7 @@ class UpstreamStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.connection_lost(exc)
+        self._transport = GONE
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.on_upstream_lost()

@@ -31,6 +31,8 @@ from edge.upgrade import Upgrade
 
 MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
+HEADS_AT_ONCE = 8
+"""Of pipelined requests that are answered at once, because they are refused; then others have their turn."""
 HELD_BYTES = 16_384
 """Of an answer that the client does not take; then the upstream is not read. One read more comes on top."""
 
@@ -55,10 +57,8 @@ class Http1(Connection):
         self._is_closing = False
         self._is_chunked_answer = False
         self._consuming = False
-        self._is_read_paused = False
-        self._is_reading_head = False
-        self._is_write_paused = False
-        self._is_answered = False
+        self._is_read_paused = self._is_write_paused = False
+        self._is_reading_head = self._is_answered = False
         self._protocol = "1.1"
         self._taken_bytes = 0
         self._deadline_s = 0.0
@@ -118,21 +118,25 @@ class Http1(Connection):
 
     def _consume(self, data: bytes) -> None:
         self._consuming = True
+        heads_left = HEADS_AT_ONCE
         try:
             while data and not self._is_closing:
                 if self._in_body:
                     data = self._feed_body(data)
-                elif self._exchange is not None or self._is_write_paused:
+                elif heads_left and self._exchange is None and not self._is_write_paused:
+                    heads_left -= 1
+                    data = self._feed_head(data)
+                else:
                     self._hold(data)
                     return
-                else:
-                    data = self._feed_head(data)
         finally:
             self._consuming = False
 
     def _hold(self, data: bytes) -> None:
-        """Pipelined: the answer before it is not out yet, or not taken."""
+        """Pipelined: the answer before it is not out yet, or not taken; or it is the turn of others."""
         self._pending = data
+        if self._exchange is None and not self._is_write_paused:
+            self._front.shared.loop.call_soon(self._go_on)
         if len(data) > MAX_PIPELINED_BYTES:
             self._pause_reading()
 
@@ -336,7 +340,7 @@ class Http1(Connection):
 
     def _go_on(self) -> None:
         """Read what waits, unless the client has first to take what it was sent."""
-        if self._is_write_paused:
+        if self._is_write_paused or self._is_closing:
             return
         self._resume_reading()
         if self._pending:

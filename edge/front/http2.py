@@ -15,6 +15,7 @@ import asyncio
 
 from edge.errors import EdgeError
 from edge.forward.fields import forget_peer
+from edge.forward.io_gone import GONE
 from edge.front import frames
 from edge.front.frames import Code
 from edge.front.front import Connection, Front
@@ -95,6 +96,7 @@ class Http2(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
         self._drop_all()
+        self._transport = GONE
         self.front.shared.shed.close(self.peer.prefix)
         forget_peer(self.peer)
         self.front.forget(self)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from edge.errors import RuledError
 from edge.forward.fields import forget_peer
+from edge.forward.io_gone import GONE
 from edge.front.front import Connection, Front
 from edge.front.wire import answer_head, reset, taken_bytes
 from edge.model.http import RawField
@@ -65,6 +66,7 @@ class WebSocket(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_ended = True
         self._tunnel.on_gone()
+        self._transport = GONE
         self._front.shared.shed.close(self.peer.prefix)
         forget_peer(self.peer)
         self._front.forget(self)

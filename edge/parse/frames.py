@@ -15,6 +15,7 @@ Whoever reads knows nothing of the other side, of sockets or of time. Laws:
 from __future__ import annotations
 
 import codecs
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,6 +89,7 @@ class FrameReader:
         "_opcode",
         "_tail",
         "bounds",
+        "is_behind",
     )
 
     def __init__(self, bounds: WebSocketBounds, *, is_masked: bool) -> None:
@@ -95,7 +97,7 @@ class FrameReader:
         self.bounds = bounds
         self._is_masked = is_masked
         self._buffer = b""
-        self._is_over = False
+        self.is_behind = self._is_over = False
         self._in_frame = False
         self._opcode = 0
         self._is_final = True
@@ -105,14 +107,14 @@ class FrameReader:
         self._message_bytes = self._frames = 0
         self._tail = b""  # of a character whose other bytes have not come yet
 
-    def feed(self, data: bytes) -> list[Frame | Violation]:
-        """What the bytes complete, in order."""
+    def feed(self, data: bytes, most: int = sys.maxsize) -> list[Frame | Violation]:
+        """What the bytes complete, in order; at most so much. Then it `is_behind`, and goes on with the next or no bytes."""
         found: list[Frame | Violation] = []
         if self._is_over:
             return found
         buffer = self._buffer + data if self._buffer else data
         at = 0
-        while not self._is_over:
+        while not self._is_over and len(found) < most:
             if not self._in_frame:
                 size = self._head(buffer, at)
                 if isinstance(size, Violation):
@@ -130,6 +132,7 @@ class FrameReader:
             found.append(piece.result)
             self._is_over = isinstance(piece.result, Violation) or piece.result.opcode == CLOSE
         self._buffer = b"" if self._is_over else buffer[at:]
+        self.is_behind = len(found) >= most and not self._is_over
         return found
 
     def _head(self, buffer: bytes, at: int) -> int | Violation:

@@ -57,11 +57,19 @@ class Heap:
             self._look.restype = _Mallinfo2
         self._given_back_bytes = 0
         """Of what is free: so much had no pages under it when last looked at."""
-        self._resident_bytes = _resident_bytes()
-        """The least since something was given back."""
+        self._resident_bytes = self._collected_bytes = _resident_bytes()
+        """The least since something was given back; and since garbage was collected."""
 
     def give_back(self) -> None:
-        """Give free memory to the system when there is much of it; called by a timer."""
+        """Give free memory to the system when there is much of it; called by a timer.
+
+        The collector comes when many objects were made, however large they are: the few of a connection that failed may
+        hold a quarter of a mebibyte.
+        """
+        self._collected_bytes = min(self._collected_bytes, _resident_bytes())
+        if _resident_bytes() - self._collected_bytes > WASTE_BYTES:
+            gc.collect()
+            self._collected_bytes = _resident_bytes()
         if self._look is None or self._trim is None:
             return
         free_bytes: int = self._look().fordblks

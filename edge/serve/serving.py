@@ -57,7 +57,7 @@ _KEYS_AT_START_S = 3.0
 _KEYS_AT_RELOAD_S = 0.5
 """How long a new issuer's keys are awaited, so that an edit is served within 1 s; requests that need them wait longer."""
 _FLUSH_S, _KEY_SETS_S, _SWEEP_POOL_S = 1.0, 5.0, 5.0
-_BEAT_S, _SHOW_S, _HEAP_S = 2.0, 1.0, 2.0
+_BEAT_S, _SHOW_S, _HEAP_S = 2.0, 1.0, 0.5
 RETIRE_S = 5.0
 """How long clients may go on using their connections while each answer tells them to leave."""
 FINISH_S = 600.0

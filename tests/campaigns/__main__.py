@@ -15,6 +15,7 @@ from tests.campaigns import (
     churn,
     dial,
     differential,
+    flood,
     fuzz,
     gateway,
     idle,
@@ -151,6 +152,15 @@ def run_slow(directory: Path, count: int, seed: int) -> str:
     return str(slow.campaign(directory / "edge", count, Deadlines()))
 
 
+def run_flood(directory: Path, count: int, seed: int) -> str:
+    """Each flood for so many seconds: cut with its code, memory bounded, a second client served as beside valid load."""
+    del seed
+    outcomes = flood.campaign(directory / "edge", count)
+    faults = {outcome.attack: outcome.faults() for outcome in outcomes if outcome.faults()}
+    assert not faults, faults
+    return f"{len(outcomes)} floods, no fault"
+
+
 def run_websocket(directory: Path, count: int, seed: int) -> str:
     """WebSockets of random frames, some broken, over HTTP/1.1 and HTTP/2."""
     rig = SocketRig(directory / "edge")
@@ -182,8 +192,9 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "dial": (run_dial, 500),
     "churn": (run_churn, 60),
     "differential": (run_differential, 100_000),
+    "flood": (run_flood, 3),
     "fuzz": (run_fuzz, 10),
-    "idle": (run_idle, 5000),
+    "idle": (run_idle, 10_000),
     "instances": (run_instances, 60),
     "kill": (run_kill, 60),
     "matrix": (run_matrix, 1),

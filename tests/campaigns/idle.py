@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.serve.children import set_limits
 from tests.campaigns.frames import Caller
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, make, routes, serving
@@ -22,7 +23,9 @@ MAX_BYTES_EACH = 40 * 1024
 PER_ADDRESS = 1900
 WARM = 400
 """Opened first and not counted: what is made once, for the first connections."""
-EDGES = {"1.1": EDGE_YAML, "2": EDGE_YAML}
+VERSIONS = ("1.1", "2")
+PATIENT = EDGE_YAML + "deadlines: {idle_s: 900}\n"
+"""Nobody is cut for resting while the others still arrive."""
 REQUEST = b"GET /orders/7 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -92,13 +95,13 @@ def measure(directory: Path, version: str, count: int) -> Outcome:
     return Outcome(version, count, (after - before) // count, round(after / 2**20, 1))
 
 
-def campaign(directory: Path, count: int, versions: Iterable[str] = tuple(EDGES)) -> list[Outcome]:
+def campaign(directory: Path, count: int, versions: Iterable[str] = VERSIONS) -> list[Outcome]:
     """`count` idle connections over each protocol."""
-    make(directory, Variant())
+    set_limits()
+    make(directory, Variant(edge=PATIENT))
     found = []
     with closing(Upstream(directory / "orders")) as service:
         (directory / "policies" / "routes.yaml").write_text(routes("orders", port=service.port))
         for version in versions:
-            (directory / "edge.yaml").write_text(EDGES[version])
             found.append(measure(directory, version, count))
     return found

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from edge.accept.deadlines import Deadlines
-from tests.campaigns import dial, fuzz, idle, instances, rotation, slow
+from tests.campaigns import dial, flood, fuzz, idle, instances, rotation, slow
 from tests.campaigns.__main__ import CAMPAIGNS, main
+from tests.campaigns.flood_attacks import ATTACKS
 from tests.campaigns.fuzz_targets import TARGETS
+from tests.wire.test_http2_abuse import FLOODS
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,13 @@ def test_a_fuzz_target_that_does_not_exist_is_named(capsys: pytest.CaptureFixtur
 def test_slow_with_short_deadlines(tmp_path: Path) -> None:
     short = Deadlines(handshake_s=1, head_s=1, idle_s=1, body_s=1, write_s=1)
     assert slow.campaign(tmp_path / "edge", 2, short, [tuple(slow.kinds(short))]).served
+
+
+def test_floods_end_as_they_must_and_a_second_client_is_served_C4(tmp_path: Path) -> None:
+    """Those of HTTP/2 frames have their tests in `tests/wire/test_http2_abuse.py`, small messages in `test_websocket.py`."""
+    names = [name for name in ATTACKS if name.removeprefix("h2 ") not in FLOODS and "small messages" not in name]
+    outcomes = flood.once(tmp_path / "edge", names)
+    assert not [(outcome.attack, faults) for outcome in outcomes if (faults := outcome.faults())]
 
 
 def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -344,6 +344,18 @@ def test_a_dribble_does_not_become_a_frame_a_byte(rig: SocketRig) -> None:
     assert pair.upstream.frame() == Got(TEXT, b"slowly", fin=True, masked=True)
 
 
+def test_thousands_of_small_messages_pass_whole_and_in_order_and_others_have_their_turns_C4(rig: SocketRig) -> None:
+    pair, other = rig.open(), rig.open()
+    words = [b"%d" % number for number in range(3000)]
+    pair.client.send(b"".join(sent(TEXT, word) for word in words) + sent(CLOSE, close(1000)))
+    other.client.send(sent(TEXT, b"hello"))
+    assert other.upstream.frame().payload == b"hello"
+    assert [pair.upstream.frame().payload for _ in words] == words
+    assert pair.upstream.closed() == (1000, b"")
+    other.upstream.send(b"".join(frame(TEXT, word) for word in words))
+    assert [other.client.frame().payload for _ in words] == words
+
+
 WRONG: dict[str, tuple[bytes, int, str]] = {
     "unmasked": (frame(TEXT, b"x"), 1002, "frame-mask"),
     "compressed without being asked": (frame(TEXT, b"x", mask=MASK, rsv=4), 1002, "frame-reserved-bits"),

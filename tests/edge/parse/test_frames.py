@@ -209,3 +209,15 @@ def test_the_pace_allows_so_many_at_once_and_so_many_a_second() -> None:
     assert [pace.take(5, 0.0) for _ in range(6)] == [True] * 5 + [False]
     assert [pace.take(5, 0.4) for _ in range(3)] == [True, True, False]
     assert sum(pace.take(5, 100.0) for _ in range(9)) == 5
+
+
+def test_no_more_is_judged_at_once_than_was_asked_for() -> None:
+    """What is left waits for its turn, and nothing of it is lost, be it followed by more or not."""
+    reader = FrameReader(WebSocketBounds(), is_masked=False)
+    raw = [encode(Frame(PING, b"%d" % number), None) for number in range(5)]
+    assert reader.feed(b"".join(raw[:4]), 2) == [Frame(PING, b"0"), Frame(PING, b"1")]
+    assert reader.is_behind
+    assert reader.feed(raw[4], 2) == [Frame(PING, b"2"), Frame(PING, b"3")]
+    assert reader.is_behind
+    assert reader.feed(b"", 2) == [Frame(PING, b"4")]
+    assert not reader.is_behind
