@@ -227,6 +227,8 @@ class Pool:
         finally:
             if not is_believed:
                 connection.abort()
+        if connection.is_closed:  # while it was proven, when nobody could be told
+            raise UpstreamUnreachable("upstream-closed")
         now_s = self._loop.time()
         facts = UpstreamFacts(
             service=upstream.service,

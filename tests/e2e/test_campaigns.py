@@ -17,7 +17,7 @@ from tests.wire.test_http2_abuse import FLOODS
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("differential", 80), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 64)],
+    [("differential", 40), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 24)],
 )
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
@@ -63,6 +63,7 @@ def test_slow_with_short_deadlines(tmp_path: Path) -> None:
 def test_floods_end_as_they_must_and_a_second_client_is_served_C4(tmp_path: Path) -> None:
     """Those of HTTP/2 frames have their tests in `tests/wire/test_http2_abuse.py`, small messages in `test_websocket.py`."""
     names = [name for name in ATTACKS if name.removeprefix("h2 ") not in FLOODS and "small messages" not in name]
+    names = names[::3]  # the campaign runs them all
     outcomes = flood.once(tmp_path / "edge", names)
     assert not [(outcome.attack, faults) for outcome in outcomes if (faults := outcome.faults())]
 
