@@ -33,6 +33,7 @@ from pki.issue import IssueRequest
 from pki.known_status import KnownStatus
 from tests.edge.audit.test_recorder import Desk
 from tests.edge.config.test_registered import grant
+from tests.edge.registry.conftest import ENTRY
 
 
 class Store:
@@ -119,20 +120,12 @@ class World:
 
     def entry(self, gateway: str = "a", **changes: Any) -> Entry:
         now_ms = time.time_ns() // 1_000_000
-        entry = Entry(
-            service="orders",
-            instance="one",
+        entry = msgspec.structs.replace(
+            ENTRY,
             gateway=self.views[gateway].gateway_id,
             sequence=time.time_ns(),
             expires_ms=now_ms + 30_000,
-            gone=False,
-            host="10.1.2.3",
-            port=9101,
-            weight=1,
-            health_path=None,
-            draining=False,
             since_ms=now_ms,
-            holder=(("ab" * 32, "1f"),),
             routes=(),
         )
         return msgspec.structs.replace(entry, **changes)
