@@ -6,6 +6,7 @@ Laws of this file:
 - A file is written as: new file beside it, fsync, rename over, fsync of the directory. A reader sees old or new.
 - A directory is written as: a stage beside it, every file and the stage fsynced, then one exchange of names.
   If we were to crash before the exchange, the old directory stands and the next run clears the stage `.name.*`.
+- What is replaced is deleted, so only a directory of a certificate's files is: `--out ~ --force` must cost nobody a home.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from pki.errors import AuthorityBusy, UnsafeFile, WouldOverwrite
 MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
 _STAGE = re.compile(r"\..+\.[0-9a-f]{12}\Z")
+_OF_A_CERTIFICATE = re.compile(
+    r"(?:public-)?(?:(?:cert|chain|bundle|key)\.pem|issuance\.tlog-proof)\Z|identity\.json\Z"
+)
+"""What stands in directories that are replaced as a whole."""
 
 
 def read_private(path: Path, *, limit: int = MAX_BYTES, forbidden: int = 0o077) -> bytes:
@@ -107,7 +112,7 @@ def replace_directory(target: Path, files: Mapping[str, tuple[bytes, int]], *, r
     """Make `target` a directory (0700) of exactly `files` (name → bytes, mode), all at once.
 
     Raises:
-        WouldOverwrite: `target` exists and `replace` is false.
+        WouldOverwrite: `target` exists and `replace` is false, or it holds anything but a certificate's files.
         UnsafeFile: `target` is a link or not a directory, or its parent can be changed by others.
     """
     check_target(target, replace=replace)
@@ -141,6 +146,15 @@ def check_target(target: Path, *, replace: bool) -> None:
             raise UnsafeFile(f"{target}: not a directory (a link?); move it away or choose another place")
         if not replace:
             raise WouldOverwrite(f"{target} exists")
+        with os.scandir(target) as entries:
+            foreign = sorted(each.name for each in entries if not _is_of_a_certificate(each))
+        if foreign:
+            held = f"{foreign[0]!r}" + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
+            raise WouldOverwrite(f"{target} holds {held}, which would be deleted; choose a directory for this alone")
+
+
+def _is_of_a_certificate(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) and _OF_A_CERTIFICATE.match(entry.name) is not None
 
 
 def clear_stages(target: Path) -> None:

@@ -124,6 +124,8 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             check_target(wanted.target, replace=replace)
         except WouldOverwrite as error:
+            if replace:
+                raise
             raise WouldOverwrite(f"{error}; --if-needed renews it when it is due, --renew now") from error
     curve = "P-384" if key.curve.name == "secp384r1" else "P-256"
     _step(arguments, 2, "key", f"{curve}, {'proven by the signing request' if key_pem is None else 'written 0600'}")

@@ -118,6 +118,19 @@ def test_exit_5_an_existing_directory_is_kept_unless_forced(run: Run, home: Path
     assert run("orders", "-q", "--force") == 0
 
 
+@pytest.mark.parametrize("how", ["--force", "--if-needed"])
+def test_exit_5_a_directory_of_other_things_is_never_replaced(
+    run: Run, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    """It would be deleted, with all that is in it."""
+    (tmp_path / "alice" / "letters").mkdir(parents=True)
+    before = (home / "state" / "ca" / "log.head").read_bytes()
+    assert run("orders", "-q", how, "--out", tmp_path / "alice") == 5
+    assert "holds 'letters', which would be deleted; choose a directory for this alone" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "alice") == ["letters"]
+    assert (home / "state" / "ca" / "log.head").read_bytes() == before  # nothing was signed
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [

@@ -125,6 +125,25 @@ def test_an_existing_directory_is_kept_unless_told(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "orders")) == 2
 
 
+@pytest.mark.parametrize("foreign", ["notes.txt", ".profile", "orders.key.pem", "key.pem.bak"])
+def test_a_directory_of_anything_else_is_never_replaced(tmp_path: Path, foreign: str) -> None:
+    """`--out ~ --force`: what is replaced is deleted."""
+    io_files.replace_directory(tmp_path / "orders", FILES, replace=False)
+    (tmp_path / "orders" / foreign).touch()
+    with pytest.raises(WouldOverwrite, match=f"holds '{foreign}', which would be deleted"):
+        io_files.check_target(tmp_path / "orders", replace=True)
+    with pytest.raises(WouldOverwrite):
+        io_files.replace_directory(tmp_path / "orders", FILES, replace=True)
+    assert sorted(os.listdir(tmp_path / "orders")) == sorted([*FILES, foreign])
+
+
+def test_a_directory_or_link_of_a_certificate_s_name_is_no_certificate_s_file(tmp_path: Path) -> None:
+    (tmp_path / "orders" / "key.pem").mkdir(parents=True)
+    (tmp_path / "orders" / "cert.pem").symlink_to(tmp_path)
+    with pytest.raises(WouldOverwrite, match=r"holds 'cert\.pem' and 1 more"):
+        io_files.replace_directory(tmp_path / "orders", FILES, replace=True)
+
+
 def test_P56_a_link_or_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
