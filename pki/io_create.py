@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pki import issue
 from pki.errors import IssueRefused, WouldOverwrite
-from pki.io_files import clear_stages, hold_directory, private_directory, sync_directory, write_private
+from pki.io_files import clear_trees, hold_directory, private_directory, sync_directory, write_private
 from pki.io_keys import COST, Cost, make_ec, make_ed25519, seal
 from pki.io_record import Intent, Record
 from pki.issue import ISSUER_ROLES, SIGNER_ROLES, IssuerRole, NameSpace, SignerRole
@@ -71,7 +71,7 @@ def _make(
     """While nobody else makes anything there."""
     if os.path.lexists(directory):
         raise WouldOverwrite(f"{directory} exists; an authority is never overwritten")
-    clear_stages(directory)  # of one that was killed: it may hold passphrases beside their keys
+    clear_trees(directory)  # of one that was killed: it may hold passphrases beside their keys
     stage = directory.with_name(f".{directory.name}.{os.urandom(6).hex()}")
     private_directory(stage)
     try:

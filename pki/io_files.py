@@ -7,6 +7,7 @@ Laws of this file:
 - A directory is written as: a stage beside it, every file and the stage fsynced, then one exchange of names.
   If we were to crash before the exchange, the old directory stands and the next run clears the stage `.name.*`.
 - What is replaced is deleted, so only a directory of a certificate's files is: `--out ~ --force` must cost nobody a home.
+  These files are deleted by their names: what comes into the directory meanwhile stays, and the directory with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -28,8 +30,10 @@ from pki.errors import AuthorityBusy, UnsafeFile, WouldOverwrite
 MAX_BYTES = 4 << 20
 _RENAME_EXCHANGE = 2
 _STAGE = re.compile(r"\..+\.[0-9a-f]{12}\Z")
-_OF_A_CERTIFICATE = re.compile(
-    r"(?:public-)?(?:(?:cert|chain|bundle|key)\.pem|issuance\.tlog-proof)\Z|identity\.json\Z"
+_OF_A_CERTIFICATE = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "public-")
+    for name in ("cert.pem", "chain.pem", "key.pem", "bundle.pem", "identity.json", "issuance.tlog-proof")
 )
 """What stands in directories that are replaced as a whole."""
 
@@ -131,7 +135,7 @@ def replace_directory(target: Path, files: Mapping[str, tuple[bytes, int]], *, r
             os.rename(stage, target)
         sync_directory(parent)
     finally:
-        shutil.rmtree(stage, ignore_errors=True)  # the old content after an exchange, or the failed stage
+        _discard(stage)  # the old content after an exchange, or the failed stage
 
 
 def check_target(target: Path, *, replace: bool) -> None:
@@ -154,14 +158,19 @@ def check_target(target: Path, *, replace: bool) -> None:
 
 
 def _is_of_a_certificate(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False) and _OF_A_CERTIFICATE.match(entry.name) is not None
+    return entry.is_file(follow_symlinks=False) and entry.name in _OF_A_CERTIFICATE
 
 
 def clear_stages(target: Path) -> None:
     """Remove what a crash during `replace_directory` may have left. Only call while no other writer can run."""
-    for left in target.parent.glob(f".{target.name}.????????????"):
-        if not left.is_symlink() and left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _stages(target):
+        _discard(left)
+
+
+def clear_trees(target: Path) -> None:
+    """The same after the making of a whole tree, such as an authority's."""
+    for left in _stages(target):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def clear_leftovers(directory: Path) -> None:
@@ -204,6 +213,24 @@ def lock(path: Path, *, wait_s: float) -> int:
                 os.close(descriptor)
                 raise AuthorityBusy(f"{path}: another process uses the authority; try again later") from error
         time.sleep(0.01)
+
+
+def _stages(target: Path) -> list[Path]:
+    found = target.parent.glob(f".{glob.escape(target.name)}.????????????")
+    return [left for left in found if _STAGE.match(left.name) and not left.is_symlink() and left.is_dir()]
+
+
+def _discard(directory: Path) -> None:
+    """Remove a certificate's directory, if it is one; what it may hold besides stays."""
+    try:
+        for name in _OF_A_CERTIFICATE:
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
+    except FileNotFoundError:
+        pass  # the stage became the target
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _open(path: Path, flags: int) -> int:
@@ -269,4 +296,4 @@ def exchange_in_two(stage: Path, target: Path) -> None:
     old = stage.with_name(f".{target.name}.{secrets.token_hex(6)}")
     os.rename(target, old)
     os.rename(stage, target)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)

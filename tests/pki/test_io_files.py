@@ -166,6 +166,26 @@ def test_a_parent_that_others_can_change_is_refused(tmp_path: Path) -> None:
     io_files.replace_directory(parent / "orders", FILES, replace=False)
 
 
+def test_what_comes_into_a_directory_while_it_is_replaced_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "orders"
+    io_files.replace_directory(target, FILES, replace=False)
+    monkeypatch.setattr(io_files, "sync_directory", lambda _: (target / "late").touch())
+    io_files.replace_directory(target, FILES, replace=True)
+    (left,) = [name for name in os.listdir(tmp_path) if name != "orders"]
+    assert "late" in os.listdir(tmp_path / left)
+    io_files.clear_stages(target)
+    assert os.listdir(tmp_path / left) == ["late"]
+
+
+def test_a_stage_of_another_spelling_is_nobodys_leftover(tmp_path: Path) -> None:
+    (tmp_path / ".orders.twelve-bytes").mkdir()
+    (tmp_path / ".orders.twelve-bytes" / "cert.pem").touch()
+    io_files.replace_directory(tmp_path / "orders", FILES, replace=False)
+    assert (tmp_path / ".orders.twelve-bytes" / "cert.pem").exists()
+
+
 def test_what_a_crash_left_is_cleared_by_the_next_write(tmp_path: Path) -> None:
     (tmp_path / ".orders.0123456789ab").mkdir()
     (tmp_path / ".orders.keep").mkdir()
