@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from pki.errors import CsrRejected
+from pki.profile import PARSE_ERRORS, unwarned
 
 _MAX_BYTES = 16 << 10
 
@@ -35,19 +35,14 @@ def public_key(raw: bytes, *, names: Iterable[str]) -> ec.EllipticCurvePublicKey
     if len(raw) > _MAX_BYTES:
         raise CsrRejected("csr-malformed", f"larger than {_MAX_BYTES} bytes")
     try:
-        load = x509.load_pem_x509_csr if raw.lstrip().startswith(b"-----") else x509.load_der_x509_csr
-        request = load(raw)
-        key = request.public_key()
-        extensions = list(request.extensions)
-        asked = {str(cn.value) for cn in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-        proven = request.is_signature_valid
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ) as error:
+        with unwarned():
+            load = x509.load_pem_x509_csr if raw.lstrip().startswith(b"-----") else x509.load_der_x509_csr
+            request = load(raw)
+            key = request.public_key()
+            extensions = list(request.extensions)
+            asked = {str(cn.value) for cn in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
+            proven = request.is_signature_valid
+    except PARSE_ERRORS as error:
         raise CsrRejected("csr-malformed", str(error)) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in {"secp256r1", "secp384r1"}:
         raise CsrRejected("csr-key", "only P-256 and P-384 keys are certified")

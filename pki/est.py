@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates, serialize_certificates
 
 from pki.errors import AnswerRejected, CsrRejected
 from pki.issue import renew_at
+from pki.profile import PARSE_ERRORS
 
 REQUEST_TYPE = "application/pkcs10"
 ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
@@ -65,7 +65,7 @@ def read_certificates(body: bytes) -> list[bytes]:
             raise ValueError(f"larger than {MAX_ANSWER_BYTES} bytes")
         message = b64decode(b"".join(body.split()), validate=True)
         return [each.public_bytes(Encoding.DER) for each in load_der_pkcs7_certificates(message)]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except PARSE_ERRORS as error:
         raise AnswerRejected(f"not a list of certificates: {error}") from error
 
 

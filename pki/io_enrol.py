@@ -24,6 +24,7 @@ from pki.io_authority import Authority, Issued
 from pki.io_create import spki_sha256
 from pki.io_record import Issuance, Token
 from pki.issue import LEAF_LIFE, IssueRequest, IssuerRole, check_life, leaf_names, renew_at, split_hosts
+from pki.profile import PARSE_ERRORS, unwarned
 from pki.spiffe import ROLES, SpiffeId
 
 TOKEN_TTL = timedelta(minutes=10)
@@ -165,8 +166,9 @@ def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: dat
 def _held(authority: Authority, certificate: bytes) -> Issuance:
     """The row of a certificate that was shown. Raises: IssueRefused."""
     try:
-        serial = x509.load_der_x509_certificate(certificate).serial_number
-    except (ValueError, TypeError) as error:
+        with unwarned():
+            serial = x509.load_der_x509_certificate(certificate).serial_number
+    except PARSE_ERRORS as error:
         raise IssueRefused("unknown", "not a certificate") from error
     with authority.record.rows() as rows:
         held = rows.find(serial)

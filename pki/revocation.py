@@ -35,6 +35,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import StatusRejected
 from pki.issue import STATUS_UNIT
+from pki.profile import PARSE_ERRORS
 
 HEARTBEAT_S = 2
 FRESH_S = 10
@@ -209,7 +210,7 @@ def verified(
         body = msgspec.json.decode(signed.body, type=kind)
     except InvalidSignature as error:
         raise StatusRejected("signature") from error
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (*PARSE_ERRORS, x509.ExtensionNotFound) as error:
         raise StatusRejected("malformed", str(error)) from error
     if body.type != name or body.trust_domain != trust_domain or body.number < 1:
         raise StatusRejected("trust-domain", f"{body.type} of {body.trust_domain}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -96,6 +97,25 @@ def test_other_keys_are_refused(key: object) -> None:
 def test_what_is_no_request_is_refused(pem: bytes) -> None:
     assert rule_of(pem) == "csr-malformed"
     assert rule_of(pem + b"#" * (16 << 10)) == "csr-malformed"
+
+
+def test_P34_a_version_that_there_is_not_is_no_way_out() -> None:
+    """The library's own error for it is no ValueError; in the authority's process it would be the end of that."""
+    der = bytearray(x509.load_pem_x509_csr(make()).public_bytes(Encoding.DER))
+    version = der.index(b"\x02\x01\x00")
+    for number in (1, 2, 3, 48, 127, 255):
+        der[version + 2] = number
+        assert rule_of(bytes(der)) == "csr-malformed"
+
+
+def test_P34_a_name_of_an_odd_length_writes_no_warning() -> None:
+    """Warnings are errors here, and lines on the stderr of a gateway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, "x" * 65, _validate=False)]
+        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
+        der = builder.sign(KEY, SHA256()).public_bytes(Encoding.DER)
+    assert rule_of(der) == "csr-names"
 
 
 @settings(max_examples=30, deadline=None)

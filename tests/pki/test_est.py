@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
-from pki.errors import CsrRejected
-from pki.est import MAX_REQUEST_BYTES, certs_only, read_request, renew_when
+from pki.errors import AnswerRejected, CsrRejected
+from pki.est import MAX_REQUEST_BYTES, certs_only, read_certificates, read_request, renew_when
 from tests.pki.conftest import Forge
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -43,6 +43,14 @@ def test_an_answer_holds_the_certificates_and_nothing_else(forge: Forge) -> None
     answer = certs_only(chain)
     assert max(map(len, answer.splitlines())) <= 76
     assert {c.public_bytes(Encoding.DER) for c in load_der_pkcs7_certificates(b64decode(answer))} == set(chain)
+
+
+def test_a_certificate_of_a_version_that_there_is_not_is_no_answer(forge: Forge) -> None:
+    raw = bytearray(b64decode(certs_only([forge.root.der])))
+    version = raw.index(b"\xa0\x03\x02\x01\x02")
+    raw[version + 4] = 5
+    with pytest.raises(AnswerRejected):
+        read_certificates(b64encode(raw))
 
 
 @pytest.mark.parametrize("serial", [0, 1, 0xFFFF, 0x10000, (1 << 159) - 1])

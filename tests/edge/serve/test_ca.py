@@ -175,6 +175,29 @@ def test_a_worker_that_breaks_the_framing_is_not_listened_to_any_more(opened: Ca
     other.sock.close()
 
 
+def test_P34_what_no_parser_takes_is_refused_and_ends_nobody(
+    reactor: Reactor, nursery: Nursery, opened: CaLink, worker: Worker
+) -> None:
+    """Without this process nobody is believed after ten seconds, so no stranger may be able to end it."""
+    (pid,) = nursery.pids
+    token, request = made(reactor, opened), bytearray(csr())
+    request[request.index(b"\x02\x01\x00") + 2] = 1  # version 2 of a signing request
+    worker.send(desk.encode(desk.Enrol("orders", token, bytes(request))))
+    reply = worker.reply()
+    assert isinstance(reply, desk.Failed)
+    assert (reply.kind, reply.rule) == ("CsrRejected", "csr-malformed")
+    worker.send(desk.encode(desk.Enrol("orders", token, csr())))  # and the token is still good
+    issued = worker.reply()
+    assert isinstance(issued, desk.Certified)
+    leaf = bytearray(issued.issued.leaf)
+    leaf[leaf.index(b"\xa0\x03\x02\x01\x02") + 4] = 5
+    worker.send(desk.encode(desk.Renew(bytes(leaf), csr())))
+    reply = worker.reply()
+    assert isinstance(reply, desk.Failed)
+    assert (reply.kind, reply.rule) == ("IssueRefused", "unknown")
+    assert tuple(nursery.pids) == (pid,)
+
+
 def test_after_kill_9_another_answers_what_was_waiting(
     reactor: Reactor, nursery: Nursery, opened: CaLink, worker: Worker
 ) -> None:
