@@ -22,7 +22,7 @@ from pki import desk, io_output
 from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
-from tests.e2e.whole_gateway import EDGE, ROOT
+from tests.e2e import forked
 
 GET = b"GET /orders/7 HTTP/1.1\r\nhost: localhost\r\nx-auth-subject: mallory\r\nconnection: close\r\n\r\n"
 
@@ -31,8 +31,7 @@ class Sidecar:
     """One `edge attach`."""
 
     def __init__(self, service: str, to: str, *options: str | Path, listen: str = "127.0.0.1:0") -> None:
-        command = [*EDGE, "attach", service, "--to", to, "--listen", listen, *map(str, options)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        self.process = forked.start("attach", service, "--to", to, "--listen", listen, *map(str, options))
         self.lines: list[str] = []
         self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -12,19 +12,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import forked
 from tests.e2e.load import Load
 from tests.e2e.upstream import Upstream
-from tests.e2e.whole_gateway import CHILDREN, EDGE_YAML, Gateway, eventually, records, requests_in_log, routes, run
+from tests.e2e.whole_gateway import (
+    CHILDREN,
+    EDGE_YAML,
+    Gateway,
+    eventually,
+    records,
+    requests_in_log,
+    routes,
+    run,
+    serving,
+)
 
 
-def test_starts_serves_and_stops_with_a_sealed_log(gateway: Gateway, directory: Path) -> None:
-    assert gateway.get("/orders/7") == (200, "ok")
-    assert gateway.get("/nothing") == (404, "no-route")
-    assert [gateway.ask_admin(path)[0] for path in ("/healthz", "/startupz", "/readyz")] == [200, 200, 200]
-    assert set(gateway.children()) == set(CHILDREN)
-    session = {os.getsid(pid) for pid in gateway.children().values()}
-    assert session == {gateway.process.pid}
-    assert gateway.stop() == 0
+def test_starts_serves_and_stops_with_a_sealed_log(directory: Path) -> None:
+    with serving(directory, forked.cold) as gateway:  # as an operator starts it: a new interpreter
+        assert gateway.get("/orders/7") == (200, "ok")
+        assert gateway.get("/nothing") == (404, "no-route")
+        assert [gateway.ask_admin(path)[0] for path in ("/healthz", "/startupz", "/readyz")] == [200, 200, 200]
+        assert set(gateway.children()) == set(CHILDREN)
+        session = {os.getsid(pid) for pid in gateway.children().values()}
+        assert session == {gateway.process.pid}
+        assert gateway.stop() == 0
     assert records(directory) >= 4  # start, two requests, stop
     assert sorted(path.name for path in (directory / "state" / "run").iterdir()) == ["lock", "rings", "store.log"]
     assert list((directory / "state" / "run" / "rings").iterdir()) == []

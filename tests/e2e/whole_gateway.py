@@ -14,7 +14,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,9 +34,10 @@ from pki.issue import IssueRequest
 from pki.tlog.io_log import head_copy_of
 from pki.tlog.io_reader import LogReader
 from pki.tlog.note import Verifier
+from tests.e2e import forked
+from tests.e2e.forked import ROOT as ROOT
+from tests.e2e.forked import Process
 
-ROOT = Path(__file__).parents[2]
-EDGE = [sys.executable, "-m", "edge"]
 CHILDREN = ("edge-worker", "edge-notary", "edge-ca", "valkey-server", "edge-watcher")
 
 EDGE_YAML = """\
@@ -98,22 +98,16 @@ def copied(template: Path, directory: Path, port: int) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*EDGE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    return forked.run(*map(str, arguments))
 
 
 class Gateway:
     """One `edge serve` in a session of its own, and what it said on stderr."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, start: Callable[..., Process] = forked.start) -> None:
         self.directory = directory
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*EDGE, "serve", "-c", str(directory / "edge.yaml")],
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = start("serve", "-c", str(directory / "edge.yaml"))
         self.lines: list[str] = []
         self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -214,9 +208,9 @@ def knock(gateway: Gateway, identity: Path) -> ssl.SSLSocket:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Gateway]:
+def serving(directory: Path, start: Callable[..., Process] = forked.start) -> Iterator[Gateway]:
     """A gateway that does not outlive the block, whatever happened in it."""
-    gateway = Gateway(directory)
+    gateway = Gateway(directory, start)
     try:
         yield gateway
     finally:
