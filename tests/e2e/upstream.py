@@ -123,23 +123,14 @@ class Upstream:
                         self.asked.release()
                         if not self._may_go_on(self.let, tls):
                             return
+                        if self.echoes:  # as it is: random bytes may spell any of the words
+                            body = request.partition(b"\r\n\r\n")[2]
+                            tls.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                            continue
                         answer = self.by_target.get(target)
                         if answer is None:
                             answer = self.answers.pop(0) if self.answers else OK
-                        if self.echoes:
-                            body = request.partition(b"\r\n\r\n")[2]
-                            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-                        body, close, _ = answer.partition(b"CLOSE")
-                        body, cut, _ = body.partition(b"CUT")
-                        while b"WAIT" in body:
-                            first, _, body = body.partition(b"WAIT")
-                            tls.sendall(first)
-                            if not self._may_go_on(self.go_on, tls):
-                                return
-                        tls.sendall(body)
-                        if close and isinstance(tls, ssl.SSLSocket):
-                            tls.unwrap()
-                        if close or cut:
+                        if not self._said(answer, tls):
                             return
         except OSError:
             pass
@@ -147,6 +138,20 @@ class Upstream:
             self._open.discard(tls)
             if target:  # else it was the gateway's probe, or nobody
                 self.ends.put((target, time.monotonic()))
+
+    def _said(self, answer: bytes, tls: socket.socket) -> bool:
+        """Send an answer by the words in it; False when it was the connection's last."""
+        body, close, _ = answer.partition(b"CLOSE")
+        body, cut, _ = body.partition(b"CUT")
+        while b"WAIT" in body:
+            first, _, body = body.partition(b"WAIT")
+            tls.sendall(first)
+            if not self._may_go_on(self.go_on, tls):
+                return False
+        tls.sendall(body)
+        if close and isinstance(tls, ssl.SSLSocket):
+            tls.unwrap()
+        return not (close or cut)
 
     def _may_go_on(self, gate: threading.Event, tls: socket.socket) -> bool:
         """False when the gateway hung up before the gate opened."""
