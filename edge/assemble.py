@@ -253,9 +253,13 @@ def _security_fields(public: PublicListener) -> tuple[RawField, ...]:
 
 
 def _trust(config: Config, shared: WorkerShared, previous: UpstreamTrust | None) -> UpstreamTrust:
-    identity, signs = config.identity, any(grant.assertion is not None for grant in config.grants)
+    identity, asking = (
+        config.identity,
+        frozenset(each.spiffe_id for each in config.grants if each.assertion is not None),
+    )
     key_pem = identity.key.reveal()
-    digest = hashlib.sha256(b"\0".join((identity.chain, key_pem, identity.bundle, b"%d" % signs))).digest()
+    parts = (identity.chain, key_pem, identity.bundle, *(spiffe_id.encode() for spiffe_id in sorted(asking)))
+    digest = hashlib.sha256(b"\0".join(parts)).digest()
     if previous is not None and previous.digest == digest:
         return previous
     bundle = Bundle.parse(identity.bundle)
@@ -287,5 +291,5 @@ def _trust(config: Config, shared: WorkerShared, previous: UpstreamTrust | None)
         anonymous=anonymous_context(identity.bundle),
         verify=prove,
         record_lag_s=_RECORD_LAG_S if config.authority is not None else 0.0,
-        assertions=Assertions(identity.chain, key_pem, identity.bundle) if signs else None,
+        assertions=Assertions(identity.chain, key_pem, identity.bundle, asking) if asking else None,
     )

@@ -9,6 +9,10 @@ with it; a gateway of the next generation signs with its own. The form stands in
 `subject` says who calls which service; one is signed per principal and service and used for at most 25 s, so the common
 request costs a look into a map. `request` binds method, authority, target and the decision's id as well, and is signed anew
 for each. Neither outlives the caller's own token. A service that asks for nothing costs nothing.
+
+A health check of ours is vouched for too, since the verifier makes no exception for it: for nobody (anonymous), and always
+bound to that one GET, whichever mode the service asks for. Whoever gets hold of it can ask for the health page again, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from edge.forward.fields import upstream_target
 from edge.model.decision import Admission
 from edge.model.http import Request
-from edge.model.identity import Principal
+from edge.model.identity import ANONYMOUS, Principal
 from edge.model.recent import Recent
 from edge.verify import form
 
@@ -38,8 +42,9 @@ _HASH = ec.ECDSA(SHA256())
 class Assertions:
     """What one generation of the gateway vouches for. Owner: the worker's loop, no lock."""
 
-    def __init__(self, chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> None:
-        """The identity towards upstreams; `config` has judged that its key is on P-256."""
+    def __init__(self, chain_pem: bytes, key_pem: bytes, bundle_pem: bytes, asking: frozenset[str]) -> None:
+        """The identity towards upstreams; `config` has judged that its key is on P-256. `asking`: SPIFFE IDs of the services
+        that want assertions."""
         leaf, *issuers = x509.load_pem_x509_certificates(chain_pem)
         key = load_pem_private_key(key_pem, password=None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
@@ -52,6 +57,7 @@ class Assertions:
         self._gateway = names.get_values_for_type(x509.UniformResourceIdentifier)[0]
         self._header = form.printed({"alg": form.ALGORITHM, "typ": form.TYPE, "x5c": x5c})
         self._key = key
+        self._asking = asking
         # (principal, service) → (until when it is used, claims and signature).
         self._signed: Recent[tuple[Principal, str], tuple[int, bytes]] = Recent(_REMEMBERED)
 
@@ -72,6 +78,14 @@ class Assertions:
                 self._signed.put((principal, upstream.service), kept)
             signed = kept[1]
         return b"%bedge-assertion: %b.%b\r\n\r\n" % (head[:-2], self._header, signed)
+
+    def vouch_check(self, spiffe_id: str, authority: str, target: str, check_id: str, now_ns: int) -> bytes:
+        """Field lines for a health check (`GET target`) of ours; empty where the service asks for none."""
+        if spiffe_id not in self._asking:
+            return b""
+        bound = {"method": "GET", "authority": authority, "target": target}
+        _, signed = self._sign(ANONYMOUS, spiffe_id, now_ns, {"jti": check_id, "request": bound})
+        return b"x-request-id: %b\r\nedge-assertion: %b.%b\r\n" % (check_id.encode("ascii"), self._header, signed)
 
     def _sign(self, principal: Principal, audience: str, now_ns: int, more: dict[str, object]) -> tuple[int, bytes]:
         """→ (until when it may be used, claims and signature)."""

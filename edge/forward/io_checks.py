@@ -5,16 +5,20 @@ connection is used where one waits, else one is made, which also shows that the 
 
 - At most `MAX_AT_ONCE` checks are under way; who is due later waits for his turn. Times are spread by a tenth.
 - A check is no request: it is not recorded, counts for no limit, and brings no caller's data.
+- Where the service asks for assertions, it is vouched for as what it is: this one GET, for nobody (`Assertions.vouch_check`).
 - Only the status counts. Of an answer's content `MAX_BODY_BYTES` are read, then the connection goes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from edge.errors import UpstreamError, UpstreamUnreachable
+from edge.forward.assertion import Assertions
 from edge.forward.endpoint import Endpoint, spell
 from edge.forward.health import CheckSettings
 from edge.forward.io_pool import Pinned, Pool
@@ -27,7 +31,7 @@ MAX_AT_ONCE = 128
 MAX_BODY_BYTES = 65_536
 """Of a page that should hold a word."""
 
-_REQUEST = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: edge-health\r\naccept: */*\r\n\r\n"
+_REQUEST = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: edge-health\r\naccept: */*\r\n%b\r\n"
 
 
 class HealthChecks:
@@ -39,12 +43,15 @@ class HealthChecks:
         loop: asyncio.AbstractEventLoop,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         draw: Callable[[], float],
+        assertions: Callable[[], Assertions | None],
     ) -> None:
-        """`spawn` begins what it is given, and ends it with the worker; `draw` gives numbers from 0 to below 1."""
+        """`spawn` begins what it is given, and ends it with the worker; `draw` gives numbers from 0 to below 1; `assertions`
+        are those of the generation in force, None where nobody asks for any."""
         self._pool = pool
         self._loop = loop
         self._spawn = spawn
         self._draw = draw
+        self._assertions = assertions
         self._under_way: set[Endpoint] = set()
 
     def turn(self) -> None:
@@ -72,7 +79,7 @@ class HealthChecks:
 
     async def _ask(self, endpoint: Endpoint, path: str) -> int:
         """The status of its answer. Raises: UpstreamError"""
-        request = _REQUEST % (path.encode("ascii"), spell(endpoint.address).encode("ascii"))
+        request = self._request(endpoint, path)
         waiting = self._pool.acquire(endpoint, counts=False)
         if waiting is not None:
             try:
@@ -81,6 +88,13 @@ class HealthChecks:
                 pass  # closed while it waited: that says nothing
         upstream = Upstream(endpoint.service, endpoint.spiffe_id)
         return await _answer(await self._pool.connect(upstream, endpoint), request)
+
+    def _request(self, endpoint: Endpoint, path: str) -> bytes:
+        assertions, authority, vouched = self._assertions(), spell(endpoint.address), b""
+        if assertions is not None:
+            check_id = f"check-{secrets.token_hex(14)}"  # no decision of the line has such an id
+            vouched = assertions.vouch_check(endpoint.spiffe_id, authority, path, check_id, time.time_ns())
+        return _REQUEST % (path.encode("ascii"), authority.encode("ascii"), vouched)
 
 
 async def _answer(pinned: Pinned, request: bytes) -> int:

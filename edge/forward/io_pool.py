@@ -78,7 +78,7 @@ class UpstreamTrust:
 
     generation: int
     digest: bytes
-    """Of our chain, key, their anchors and whether we sign: equal means that nothing changed, and connections may live on."""
+    """Of our chain, key, their anchors and whom we sign for: equal means that nothing changed, and connections live on."""
     context: ssl.SSLContext
     anonymous: ssl.SSLContext
     """The same belief, but nothing shown: for the probe."""

@@ -119,7 +119,10 @@ class Serving:
         }
         self._fronts = [front, *(door.front for door in self._doors.values())]
         self._instances = Instances(shared.pool, shared.observer, boot.report)
-        self._checks = HealthChecks(shared.pool, shared.loop, shared.spawn, Random().random)  # noqa: S311 - spreads load
+        draw = Random().random  # noqa: S311 - spreads load
+        self._checks = HealthChecks(
+            shared.pool, shared.loop, shared.spawn, draw, lambda: front.gateway.trust.assertions
+        )
         self._timers = Timers(self._timer_failed)
         self._fetches: set[asyncio.Task[object]] = set()  # key sets still coming; cancelled in close()
         self._is_draining = False

@@ -32,9 +32,9 @@ SERVICES = """\
 services:
   orders: {may_serve: ["/orders/**"], methods: [GET, POST]}
   asgi: {may_serve: ["/asgi/**", "/open/**"], methods: [GET, POST], assertion: subject}
-  bound: {may_serve: ["/bound/**"], methods: [GET, POST], assertion: request}
-  wsgi: {may_serve: ["/wsgi/**"], methods: [GET, POST], assertion: subject}
-"""
+  bound: {may_serve: ["/bound/**"], methods: [GET, POST], assertion: request, HEALTH}
+  wsgi: {may_serve: ["/wsgi/**"], methods: [GET, POST], assertion: subject, HEALTH}
+""".replace("HEALTH", "health: {path: /up, every_s: 0.5, unhealthy_after: 1}")
 POLICY = """\
 @id("everybody")
 permit (principal, action in [Edge::Action::"read", Edge::Action::"write"], resource);
@@ -157,6 +157,28 @@ def test_the_gateway_s_next_key_signs_as_soon_as_it_is_in_force(mesh: Mesh) -> N
     before = mesh.stolen("asgi", "/asgi/7")["edge-assertion"].partition(".")[0]
     assert run("ca", "rotate", "gateway", "-c", mesh.directory / "edge.yaml").returncode == 0
     eventually(lambda: mesh.stolen("asgi", "/asgi/7")["edge-assertion"].partition(".")[0] != before, 20)
+
+
+def checked(service: HypercornService | WerkzeugService) -> dict[str, str]:
+    """A check that the service has answered."""
+    eventually(lambda: len(service.checks) > 1, 20)
+    return service.checks[-1]
+
+
+def test_the_gateway_s_own_checks_pass_the_verifier_and_what_they_bring_opens_nothing_else(
+    mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the service does not look at who is connected (`bound`), and where any assertion does (`wsgi`)."""
+    for name, service in (("bound", mesh.bound), ("wsgi", mesh.wsgi)):
+        assert mesh.ask(f"/{name}/7").status == 200  # from now on there is somebody to check
+        check = without(checked(service), "connection")
+        assert b'/gw/edge", null, null, []]' in call(service.port, mesh.own, check, "/up").body
+        mesh.clear()
+        for target, changes in ((f"/{name}/7", {}), ("/up", {"x-auth-subject": "root"})):
+            answer = call(service.port, mesh.own, check | changes, target)
+            refused(mesh, caplog, answer, 403, "identity-fields" if changes else "request-differs")
+    shown = json.loads(run("services", "--json", "-c", mesh.directory / "edge.yaml").stdout)
+    assert "unhealthy" not in json.dumps(shown)
 
 
 # -- past the gateway --------------------------------------------------------------------------------

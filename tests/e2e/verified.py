@@ -1,7 +1,7 @@
 """Services that let nobody but the gateway in, by `edge.verify` alone: under Hypercorn (ASGI) and Werkzeug (WSGI).
 
 Both terminate mTLS themselves. Hypercorn shows its application nothing of the certificate, Werkzeug does: the two ways in
-which a service can know who is there. Each remembers every request that its application saw.
+which a service can know who is there. Each remembers every request that its application saw, and checks of its health apart.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from edge.verify.form import Mode
 from tests.wire.rig import Answer
 
 Seen = list[dict[str, str]]
+UP = "/up"
+"""Where gateways ask whether a service lives."""
 
 
 def told(caller: Caller) -> bytes:
@@ -36,6 +38,7 @@ class HypercornService:
 
     def __init__(self, identity: Path, service: str, mode: Mode) -> None:
         self.seen: Seen = []
+        self.checks: Seen = []
         self._ended = threading.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
@@ -60,7 +63,8 @@ class HypercornService:
                 await receive()
                 await send({"type": f"lifespan.{kind}.complete"})
             return
-        self.seen.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        fields = {name.decode(): value.decode() for name, value in scope["headers"]}
+        (self.checks if scope["path"] == UP else self.seen).append(fields)
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
@@ -79,6 +83,7 @@ class WerkzeugService:
 
     def __init__(self, identity: Path, service: str, mode: Mode) -> None:
         self.seen: Seen = []
+        self.checks: Seen = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
         context.load_verify_locations(identity / "bundle.pem")
@@ -90,9 +95,8 @@ class WerkzeugService:
         self._thread.start()
 
     def _app(self, environ: Any, start_response: Any) -> list[bytes]:
-        self.seen.append(
-            {key[5:].lower().replace("_", "-"): value for key, value in environ.items() if key.startswith("HTTP_")}
-        )
+        fields = {key[5:].lower().replace("_", "-"): value for key, value in environ.items() if key.startswith("HTTP_")}
+        (self.checks if environ["PATH_INFO"] == UP else self.seen).append(fields)
         body = told(environ["edge.caller"])
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]

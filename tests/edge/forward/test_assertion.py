@@ -43,7 +43,7 @@ def assertions(**changes: bytes) -> Assertions:
         "key_pem": private_pem(leaf),
         "bundle_pem": mesh().bundle_pem,
     }
-    return Assertions(**(made | changes))
+    return Assertions(**(made | changes), asking=frozenset({ORDERS}))
 
 
 def route(mode: Mode, spiffe_id: str = ORDERS, strip_prefix: str = "") -> Route:
@@ -197,3 +197,50 @@ def test_the_target_is_the_one_that_the_service_sees(asked: Request, prefix: str
 def test_a_client_s_own_assertion_is_dropped_B1() -> None:
     for mode in (None, "subject", "request"):
         assert b"evil" not in vouched(assertions(), route(mode))
+
+
+# -- health checks -----------------------------------------------------------------------------------
+
+CHECK = b"GET /up?full=1 HTTP/1.1\r\nhost: 127.0.0.1:9101\r\n%b\r\n"
+
+
+def check(**changes: Any) -> bytes:
+    """A health check of ours, as it goes out."""
+    asked: dict[str, Any] = {"spiffe_id": ORDERS, "authority": "127.0.0.1:9101", "target": "/up?full=1"}
+    return CHECK % assertions().vouch_check(**(asked | changes), check_id="check-1", now_ns=NOW_NS)
+
+
+@pytest.mark.parametrize("mode", ["subject", "request"])
+def test_a_health_check_passes_the_verifier_and_is_nobody_s(mode: Mode) -> None:
+    caller = mesh().verifier(mode=mode).check(presented(check()), NOW_NS, GATEWAY)
+    assert (caller.is_anonymous, caller.scopes, caller.request_id) == (True, frozenset(), "check-1")
+
+
+def test_a_service_that_asks_for_nothing_is_checked_without() -> None:
+    assert check(spiffe_id=BILLING) == CHECK % b""
+
+
+@pytest.mark.parametrize("mode", ["subject", "request"])
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        (b"GET /up?", b"GET /orders/7?", "request-differs"),
+        (b"?full=1", b"?full=2", "request-differs"),
+        (b"GET ", b"DELETE ", "request-differs"),
+        (b":9101", b":9102", "request-differs"),
+        (b"check-1", b"check-2", "request-differs"),
+        (b"\r\n\r\n", b"\r\nx-auth-subject: alice\r\n\r\n", "identity-fields"),
+        (b"\r\n\r\n", b"\r\nx-auth-scopes: admin\r\n\r\n", "identity-fields"),
+    ],
+)
+def test_the_assertion_of_a_check_is_good_for_nothing_else_in_either_mode(
+    mode: Mode, old: bytes, new: bytes, rule: str
+) -> None:
+    with pytest.raises(AssertionRefused, match=f"^{rule}"):
+        mesh().verifier(mode=mode).check(presented(check().replace(old, new, 1)), NOW_NS, GATEWAY)
+
+
+def test_the_assertion_of_a_check_is_soon_over_and_for_one_service() -> None:
+    for verifier, later_s, rule in ((mesh().verifier(), 36, "expired"), (mesh().verifier(BILLING), 0, "audience")):
+        with pytest.raises(AssertionRefused, match=f"^assertion-{rule}"):
+            verifier.check(presented(check()), NOW_NS + later_s * S, GATEWAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from edge.errors import UpstreamUnreachable
 from edge.forward import io_checks
+from edge.forward.assertion import Assertions
 from edge.forward.balance import BalanceSettings
 from edge.forward.health import CheckSettings
 from edge.forward.io_checks import HealthChecks
 from edge.model.instance import Instance
+from edge.verify import Presented
 from tests.edge.forward.house import A, B, addresses, upstream
 from tests.edge.forward.pools import OK, Dialling, answer
+from tests.edge.verify.mesh import Mesh, mesh_of_today, private_pem
 
 CHECK = CheckSettings("/up", every_s=100, timeout_s=30, healthy_after=1, unhealthy_after=1)
 CHECKED = BalanceSettings(check=CHECK)
@@ -29,7 +33,9 @@ class Checking:
         self.where = upstream(*endpoints)
         self.pool = Dialling(settings, self.where)
         self.tasks: list[asyncio.Task[None]] = []
-        self.checks = HealthChecks(self.pool, asyncio.get_running_loop(), self._spawn, lambda: 0.5)
+        self.assertions: Assertions | None = None
+        loop = asyncio.get_running_loop()
+        self.checks = HealthChecks(self.pool, loop, self._spawn, lambda: 0.5, lambda: self.assertions)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(work))
@@ -42,6 +48,17 @@ class Checking:
         for wire, raw in zip(self.pool.wires[made:], answers, strict=False):
             wire.connection.data_received(raw)
         await settled()
+
+    async def asked(self) -> bytes:
+        """What the one instance is asked now; it answers well."""
+        self.again()
+        self.checks.turn()
+        await settled()
+        (wire,) = self.pool.wires
+        sent, wire.written = wire.written, b""
+        wire.connection.data_received(OK)
+        await settled()
+        return sent
 
     def again(self) -> None:
         """All are due."""
@@ -68,6 +85,28 @@ async def test_each_instance_is_asked_at_its_path_once_in_an_interval() -> None:
     await run.turn()
     assert (len(run.tasks), run.failing(), run.pool.idle_connections) == (2, set(), 2)
     assert [each.in_flight for each in run.pool.fleet.endpoints()] == [0, 0]
+
+
+def signing(mesh: Mesh, spiffe_id: str) -> Assertions:
+    leaf = mesh.gateway
+    return Assertions(leaf.pem, private_pem(leaf), mesh.bundle_pem, frozenset({spiffe_id}))
+
+
+@pytest.mark.asyncio
+async def test_a_check_is_vouched_for_anew_where_the_service_asks_for_it() -> None:
+    run, mesh = Checking(CHECKED, A), mesh_of_today()
+    run.assertions = signing(mesh, run.where.spiffe_id)
+    verifier = mesh.verifier(run.where.spiffe_id, mode="request")
+    callers = set()
+    for sent in [await run.asked() for _ in range(2)]:
+        line, *fields = sent[:-4].split(b"\r\n")
+        assert line == b"GET /up HTTP/1.1"
+        asked = Presented("GET", b"/up", b"", [tuple(each.split(b": ", 1)) for each in fields])  # type: ignore[misc]
+        callers.add(verifier.check(asked, time.time_ns(), None))
+    assert {(each.is_anonymous, str(each.request_id)[:6]) for each in callers} == {(True, "check-")}
+    assert len(callers) == 2  # each is another request
+    run.assertions = signing(mesh, "spiffe://mesh.internal/svc/somebody-else")
+    assert b"edge-assertion" not in await run.asked()
 
 
 @pytest.mark.asyncio
