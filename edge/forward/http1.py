@@ -152,13 +152,15 @@ class UpstreamConnection(asyncio.Protocol):
         if is_head:
             if not self._head_bytes:
                 self._is_plain = data.startswith(b"HTTP/1.1 ")
+                if not self._is_plain and data[:1] != b"H":  # llhttp passes over empty lines, and takes RTSP and ICE
+                    self._error = UpstreamProtocolError("upstream-syntax")
             self._head_bytes += len(data)
         elif self._narrow_bytes > 0:
             self._count_taken(len(data))
         try:
             self._parser.feed_data(data)
-            if is_head and self._head_bytes > MAX_HEAD_BYTES:
-                self._check_head_size()
+            if is_head and self._head_bytes > MAX_HEAD_BYTES and not self._answer_started:
+                self._error = self._error or UpstreamProtocolError("upstream-head-size")
         except httptools.HttpParserUpgrade as exc:
             if self._error is None and self.status == 101 and self.offer is not None:
                 self.receiver = None  # it is told by the offer, and this is the last it hears
@@ -249,9 +251,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_plain = False  # what comes next brings a status line of its own
             self._error = self._judge_interim(status)
             return
-        if status > 599 or len(self._fields) > MAX_FIELDS:
-            self._error = UpstreamProtocolError("upstream-status" if status > 599 else "upstream-field-count")
-            return
+        if status > 599 or len(self._fields) > MAX_FIELDS or self._head_bytes > MAX_HEAD_BYTES:
+            self._error = self._judge_bounds(status)
+            if self._error is not None:
+                return
         content_length: int | None = None
         is_chunked = False
         for name, value in self._fields:
@@ -282,6 +285,15 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 300:
             self._error = UpstreamProtocolError("upstream-not-switched")
         return status >= 300
+
+    def _judge_bounds(self, status: int) -> UpstreamProtocolError | None:
+        """Of a head that is whole. `_head_bytes` counts what came with it too, so its size is looked at here."""
+        if status > 599:
+            return UpstreamProtocolError("upstream-status")
+        if len(self._fields) > MAX_FIELDS:
+            return UpstreamProtocolError("upstream-field-count")
+        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
+        return UpstreamProtocolError("upstream-head-size") if size > MAX_HEAD_BYTES else None
 
     def _judge_interim(self, status: int) -> UpstreamProtocolError | None:
         if status < 100:
@@ -322,11 +334,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep_alive = self._parser.should_keep_alive()
         if self.receiver is not None:
             self.receiver.on_upstream_end()
-
-    def _check_head_size(self) -> None:
-        """Only when so much came before the answer began that its head may be too large."""
-        if not self._answer_started or sum(len(name) + len(value) + 4 for name, value in self._fields) > MAX_HEAD_BYTES:
-            self._error = self._error or UpstreamProtocolError("upstream-head-size")
 
     # -- endings --------------------------------------------------------------------------------
 

@@ -222,6 +222,17 @@ def test_status_lines_of_no_http_are_not_passed_on_C1(line: bytes, rule: str, be
     assert case.wire.aborted
 
 
+@pytest.mark.parametrize(
+    "raw", [b"RTSP/1.0 200 OK\r\n", b"ICE/1.0 200 OK\r\n", b"\r\nHTTP/1.1 200 OK\r\n", b"\nHTTP/1.1 200 OK\r\n"]
+)
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_what_does_not_begin_as_an_answer_is_none_C3(raw: bytes, pieces: int) -> None:
+    """An empty line before an answer is the rest of another one, or of something that is no HTTP."""
+    case = Case().receive(raw + b"Content-Length: 5\r\n\r\nhello", pieces=pieces)
+    assert (case.failure, case.heard.body) == ((UpstreamProtocolError, "upstream-syntax"), b"")
+    assert case.wire.aborted
+
+
 def test_an_answer_of_too_many_fields_is_not_passed_on() -> None:
     assert Case().receive(OK.replace(b"X-A: b", b"\r\n".join([b"X-A: b"] * (MAX_FIELDS - 1)))).heard.body == b"hello"
     case = Case().receive(OK.replace(b"X-A: b", b"\r\n".join([b"X-A: b"] * MAX_FIELDS)))
@@ -233,6 +244,15 @@ def test_an_endless_head_is_cut() -> None:
         b"HTTP/1.1 200 OK\r\n" + b"X-A: %b\r\n" % (b"a" * 8000) * (MAX_HEAD_BYTES // 8000 + 1) + b"\r\n"
     )
     assert case.failure == (UpstreamProtocolError, "upstream-head-size")
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES - 100, MAX_HEAD_BYTES])
+def test_a_head_that_came_whole_with_its_answer_is_measured_too(size: int) -> None:
+    case = Case().receive(b"HTTP/1.1 200 OK\r\nX-A: %b\r\nContent-Length: 100\r\n\r\n" % (b"a" * size) + bytes(100))
+    if size < MAX_HEAD_BYTES:
+        assert case.heard.body == bytes(100)
+    else:
+        assert (case.failure, case.kinds) == ((UpstreamProtocolError, "upstream-head-size"), ["failed"])
 
 
 def test_a_body_until_close_is_complete_when_the_closing_alert_came() -> None:
