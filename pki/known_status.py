@@ -7,13 +7,15 @@ It takes what the authority signed, in any order and from wherever it was read, 
 - A heartbeat is never replaced by one that was said before it.
 - Whoever has heard a heartbeat goes on asking for one: ten seconds after the last nobody knows what is revoked, and that
   refuses (`revoked` is None), also when the document is gone. The same when the set that a heartbeat tells of is withheld.
+- Before that refuses, whoever reads for us is asked to look (`look_again`): a process that stood still, or had no time, has
+  not read what lies there by now.
 - Who never heard one has an authority that is closed, or none: what was revoked is still refused, and nothing else. But
   something there that cannot be verified is not nothing: then nobody knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pki.errors import StatusRejected
@@ -27,6 +29,9 @@ class KnownStatus:
         self._held: RevocationSet | None = None
         self._heartbeat: Heartbeat | None = None
         self._doubts_set = self._doubts_heartbeat = False
+        self.look_again: Callable[[], None] = lambda: None
+        """Called when what is held does not say what is revoked; it may give us something newer."""
+        self._is_looking = False
 
     @property
     def number(self) -> int:
@@ -79,6 +84,17 @@ class KnownStatus:
 
     def revoked(self, now: datetime) -> frozenset[tuple[bytes, int]] | None:
         """What `svid.verify` asks: what is revoked, or None when that is not known."""
+        revoked = self._revoked(now)
+        if revoked is None and not self._is_looking:
+            self._is_looking = True
+            try:
+                self.look_again()
+            finally:
+                self._is_looking = False
+            revoked = self._revoked(now)
+        return revoked
+
+    def _revoked(self, now: datetime) -> frozenset[tuple[bytes, int]] | None:
         heartbeat = self._heartbeat
         if heartbeat is None:
             is_doubtful = self._doubts_heartbeat or (self._doubts_set and self._held is None)

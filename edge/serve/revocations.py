@@ -3,9 +3,10 @@
     state/status/heartbeat.json    read first: the set that it tells of was written before it
     state/status/revocation.json
 
-They are looked at four times a second, and at once when the process `ca` says that the set has changed; what has not changed
-on disk is not read again. A gateway without an authority reads what its operator copies there, in the same way. A file that
-does not verify, or is older than what is known, changes nothing, and is in the access log.
+They are looked at four times a second, at once when the process `ca` says that the set has changed, and before anybody is
+refused because nothing fresh was heard. What has not changed on disk is not read again, unless it left us without knowledge.
+A gateway without an authority reads what its operator copies there, in the same way. A file that does not verify, or is older
+than what is known, changes nothing, and is in the access log.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Revocations:
         self._was_known = True
         self._heard = asyncio.Event()
         self._is_closed = False
+        known.look_again = self._read_changed
 
     @property
     def is_known(self) -> bool:
@@ -90,15 +92,21 @@ class Revocations:
         self.look()
 
     def look(self) -> None:
-        """Read what has changed."""
-        if not self._anchors.roots:
-            return
-        self._read(HEARTBEAT, self._take_heartbeat, self._known.doubt_heartbeat)
-        self._read(SET, self._take_set, self._known.doubt_set)
+        """Read what has changed; all of it while we do not know what is revoked. What was refused then may be good now, and a
+        file may have changed without looking so (times have the grain of the kernel's tick)."""
+        if not self._was_known:
+            self._seen.clear()
+        self._read_changed()
         is_known = self.is_known
         if is_known != self._was_known:
             self._was_known = is_known
             self._tell_known(is_known=is_known)
+
+    def _read_changed(self) -> None:
+        if not self._anchors.roots:
+            return
+        self._read(HEARTBEAT, self._take_heartbeat, self._known.doubt_heartbeat)
+        self._read(SET, self._take_set, self._known.doubt_set)
 
     def _tell_known(self, *, is_known: bool) -> None:
         if is_known:

@@ -115,3 +115,25 @@ def test_something_that_cannot_be_believed_is_not_nothing(it: Speaker) -> None:
     assert it.known.revoked(it.now) is None
     it.hear_heartbeat(it.sealed(7, ENTRY), it.now)
     assert it.known.number == 7
+
+
+def test_whoever_reads_is_asked_to_look_before_not_knowing_refuses(it: Speaker) -> None:
+    """A process that stood still for a while has not read what was said meanwhile."""
+    newest = it.sealed(1)
+    it.hear_raw(newest.raw)
+    it.hear_heartbeat(newest, it.now)
+    looks: list[datetime] = []
+    later = it.now + LATER
+
+    def look() -> None:
+        looks.append(later)
+        assert it.known.revoked(later) is None  # asked while looking, it says what it knows and asks nobody
+        it.now = later
+        it.hear_heartbeat(newest, later)
+
+    it.known.look_again = look
+    assert (it.known.revoked(it.now), looks) == (frozenset(), [])
+    assert (it.known.revoked(later), looks) == (frozenset(), [later])
+    it.known.look_again = lambda: looks.append(later)
+    assert it.known.revoked(later + LATER) is None
+    assert looks == [later, later]
