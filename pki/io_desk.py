@@ -27,6 +27,7 @@ from pki.issued import Issued
 
 _LISTED = 400
 """Certificates in one answer, so that it stays a datagram."""
+_NOT_IN_FORCE = "this gateway does not go by it yet: edge reload says what keeps it from it"
 _STRANGERS_PER_S = 5
 """Refusals of who shows no token that exists: so many become a leaf of their own, the others are counted in the next."""
 
@@ -51,6 +52,10 @@ class Desk:
         """As the gateway last asked for its own certificates; None where no gateway runs."""
         self.has_renewed = False
         """Certificates of the gateway were written; set back by who tells the gateway."""
+        self.in_force: str | None = None
+        """SHA-256 (hex) of the bundle that every worker of the gateway goes by; None where nobody says. Until it is the
+        newest a rotation does not go on: a service could show what a worker does not know yet."""
+        self._noted = 0  # sequence of the bundle that is known, on the record, to be in force
         self._told = 0  # sequence of the bundle that its certificates came with
         self._strangers = (0, 0, 0)  # second, refusals recorded in it, refusals not recorded since
 
@@ -130,12 +135,25 @@ class Desk:
         own = self.own
         if self._told != self._publisher.bundle_sequence and own is not None:
             self._renew_own(own, now)  # an operator announced something while the authority was closed here
-        while io_rotate.advance(self._authority, now, force=force):
+        while (force or self._is_in_force(now)) and io_rotate.advance(self._authority, now, force=force):
             self._publisher.publish(now)
             if own is not None:
                 self._renew_own(own, now)
             if force:
                 return
+
+    def _is_in_force(self, now: datetime) -> bool:
+        """Does the gateway go by the newest bundle? Then that is evidence."""
+        if self.in_force is None:
+            return True
+        if self.in_force != sha256(self._authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
+            return False
+        sequence = self._publisher.bundle_sequence
+        if self._noted != sequence:
+            with self._authority.record.rows() as rows:
+                rows.saw_bundle("gw", GATEWAY_NAME, sequence, now)
+            self._noted = sequence
+        return True
 
     def _enrol(self, request: desk.Enrol, now: datetime) -> desk.Reply:
         try:
@@ -196,7 +214,7 @@ class Desk:
             requester=request.requester,
         )
         newest = self._publisher.publish(now)
-        self._publisher.beat(now)
+        self._publisher.beat_again(now)  # whoever waits for it hears of the new set at once
         return desk.Revoked(tuple(f"{each.serial:x}" for each in revoked), newest.number)
 
     def _renew_own(self, request: desk.RenewOwn, now: datetime) -> desk.Reply:
@@ -212,7 +230,7 @@ class Desk:
         self._publisher.publish(now)  # an intermediate may be new
         self._told = self._publisher.bundle_sequence
         self.has_renewed = self.has_renewed or bool(renewal.renewed)
-        if "gateway" in renewal.renewed:
+        if "gateway" in renewal.renewed and self.in_force is None:
             with self._authority.record.rows() as rows:
                 rows.saw_bundle("gw", GATEWAY_NAME, self._publisher.bundle_sequence, now)
         return desk.OwnRenewed(renewal.renewed, renewal.warnings)
@@ -248,8 +266,12 @@ class Desk:
                 for each in listed
             ),
             more=max(0, len(rows_now) - _LISTED),
-            rotation=io_rotate.describe(authority, now),
+            rotation=self._rotation(now),
         )
+
+    def _rotation(self, now: datetime) -> str:
+        text = io_rotate.describe(self._authority, now)
+        return text if not text or self._is_in_force(now) else f"{text}; {_NOT_IN_FORCE}"
 
 
 def _issuer_names(authority: Authority) -> dict[str, str]:

@@ -14,8 +14,9 @@ any point the next publication holds everything that was revoked, under a number
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -30,7 +31,7 @@ from pki.io_issuance import IssuedFiles
 from pki.io_keys import Keyring, Passphrases
 from pki.io_record import Issuance
 from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES
-from pki.revocation import MAX_BYTES, Entry, Heartbeat, RevocationSet
+from pki.revocation import FRESH_S, MAX_BYTES, Entry, Heartbeat, RevocationSet
 
 STATUS = "status"
 """Below the state directory: what the authority publishes."""
@@ -100,6 +101,8 @@ class Publisher:
         self._directory = directory
         self._issued = IssuedFiles(authority, directory)
         self._newest: RevocationSet | None = None
+        self._beating = threading.Lock()  # around saying a heartbeat, which a thread does too (`io_heartbeat`)
+        self._said_at = datetime.min.replace(tzinfo=UTC)
 
     def publish(self, now: datetime) -> RevocationSet:
         """Sign a new set and new lists where something changed since the last; → the newest set.
@@ -159,9 +162,24 @@ class Publisher:
 
     def beat(self, now: datetime) -> Heartbeat:
         """Say that the set is the newest."""
-        newest = self._newest or self.publish(now)
-        heartbeat = Heartbeat.seal(self._authority.status_signer(), newest, now)
-        write_heartbeat(self._directory, heartbeat.raw)
+        if self._newest is None:
+            self.publish(now)
+        return self._say(now)
+
+    def beat_again(self, now: datetime) -> Heartbeat | None:
+        """The same, where a heartbeat was said before and gateways wait for the next. Also from another thread."""
+        if self._newest is None or not (self._directory / HEARTBEAT).exists():
+            return None
+        return self._say(now)
+
+    def _say(self, now: datetime) -> Heartbeat:
+        with self._beating:
+            assert self._newest is not None
+            # `now` may be when a long piece of work began; what was said before is refused. A clock that was set back counts.
+            if not now < self._said_at <= now + timedelta(seconds=FRESH_S):
+                self._said_at = now
+            heartbeat = Heartbeat.seal(self._authority.status_signer(), self._newest, self._said_at)
+            write_heartbeat(self._directory, heartbeat.raw)
         return heartbeat
 
     def _held(self, now: datetime) -> RevocationSet | None:

@@ -19,6 +19,7 @@ from pki.errors import AuthorityBusy, AuthorityLocked
 from pki.io_authority import LOCK_WAIT_S, Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
+from pki.io_heartbeat import Heartbeats
 from pki.io_keys import Passphrases
 from pki.io_status import STATUS, Publisher
 
@@ -47,7 +48,8 @@ def reach(state: Path, passphrases: Passphrases, services: Mapping[str, tuple[st
         with authority:
             publisher = Publisher(authority, state / STATUS)
             own = Desk(authority, passphrases, publisher, Grants(services))
-            yield partial(_granted_by, own)
+            with Heartbeats(publisher):  # a gateway may wait to have it open again
+                yield partial(_granted_by, own)
         return
     yield lambda request: _granted(_over_there(state, request))
 

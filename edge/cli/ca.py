@@ -29,6 +29,7 @@ from edge.config.issuing import IssuingPolicy
 from edge.errors import ConfigError, UnsafeState
 from pki import desk, io_rotate, io_status
 from pki.errors import AuthorityLocked, CsrRejected, IssueRefused, NotRecorded, PkiError, SpiffeIdError
+from pki.io_heartbeat import Heartbeats
 from pki.io_keys import Passphrases
 from pki.io_status import STATUS, Publisher
 from pki.rotation import Kind
@@ -261,11 +262,12 @@ def rotate(
             known = here.passphrases.having("root")
             with alone(here.policy.state, known) as authority:
                 publisher = Publisher(authority, here.policy.state / STATUS)
-                publisher.beat(datetime.now(UTC))  # and in between: on a busy machine keys take their time
-                io_rotate.begin(authority, publisher, known, _KINDS[what], datetime.now(UTC))
-                publisher.beat(datetime.now(UTC))
-                io_status.publish_root_list(authority, known, here.policy.state / STATUS, datetime.now(UTC))
-                publisher.beat(datetime.now(UTC))
+                publisher.publish(datetime.now(UTC))
+                with Heartbeats(publisher):
+                    publisher.beat_again(datetime.now(UTC))
+                    io_rotate.begin(authority, publisher, known, _KINDS[what], datetime.now(UTC))
+                    io_status.publish_root_list(authority, known, here.policy.state / STATUS, datetime.now(UTC))
+                    publisher.beat_again(datetime.now(UTC))
         with reach(here.policy.state, here.passphrases, services) as asks:
             left = _rotation(asks)
     if as_json:

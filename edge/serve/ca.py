@@ -5,7 +5,7 @@ It keeps the authority open, so nobody else holds its lock. Datagrams (SOCK_SEQP
     from the supervisor                                     to the supervisor
     {"attach": worker} + its end of the worker's socketpair
     {"gone": worker}
-    {"grants": true} + a memory file {service: [DNS names]}
+    {"in_force": true} + a memory file (`InForce`)
     {"id": 7, "ask": {"type": "Show"}}                      {"id": 7, "reply": {…}}
                                                             {"open": true} or {"open": false, "why": text}, at each change
                                                             {"changed": true} when the gateway's certificates were written
@@ -23,7 +23,6 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from pki.errors import AuthorityBusy, AuthorityLocked, NotRecorded, PkiError
 from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
+from pki.io_heartbeat import Heartbeats
 from pki.io_keys import Passphrases
 from pki.io_status import HEARTBEAT, STATUS, Publisher
 from pki.revocation import HEARTBEAT_S
@@ -54,7 +54,16 @@ class Ask(msgspec.Struct, frozen=True):
     ask: msgspec.Raw = msgspec.Raw(b"")
     attach: str | None = None
     gone: str | None = None
-    grants: bool = False
+    in_force: bool = False
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """What every worker goes by."""
+
+    services: dict[str, tuple[str, ...]]
+    """Service → DNS names: who may be renewed."""
+    bundle_sha256: str = ""
+    """Of the gateway's trust bundle, hex; empty while no worker serves."""
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,17 +78,18 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Office:
-    """The authority's process. One thread; a request takes some milliseconds and nothing else happens meanwhile."""
+    """The authority's process. A request takes some milliseconds, and nothing but the heartbeat happens meanwhile."""
 
-    def __init__(self, channel: socket.socket, state: Path, services: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, channel: socket.socket, state: Path, in_force: InForce) -> None:
         self._reactor = Reactor()
         self._channel = channel
         self._state = state
-        self._grants = Grants(services)
+        self._in_force = in_force
         self._passphrases = Passphrases(state / "ca", environ=os.environ)
         self._workers: dict[str, socket.socket] = {}
         self._authority: Authority | None = None
         self._publisher: Publisher | None = None
+        self._heartbeats: Heartbeats | None = None
         self._desk: Desk | None = None
         self._own: desk.RenewOwn | None = None  # outlives the desk
         self._why = _CLOSED
@@ -112,12 +122,15 @@ class Office:
         try:
             publisher = Publisher(authority, self._state / STATUS)
             publisher.publish(now)
-        except PkiError as error:
+            publisher.beat(datetime.now(UTC))  # the last one may be long ago, and what follows may take its time
+        except (PkiError, OSError) as error:
             authority.close()
             self._is_closed(str(error), _AGAIN_S)
             return
-        self._authority, self._publisher = authority, publisher
-        self._desk = Desk(authority, self._passphrases, publisher, self._grants, self._own)
+        self._authority, self._publisher, self._heartbeats = authority, publisher, Heartbeats(publisher)
+        self._heartbeats.start()
+        self._desk = Desk(authority, self._passphrases, publisher, Grants(self._in_force.services), self._own)
+        self._desk.in_force = self._in_force.bundle_sha256
         self._say(Word(open=True))
 
     def _is_locked(self, why: str) -> None:
@@ -135,11 +148,13 @@ class Office:
         self._reactor.after(again_s, self._open)
 
     def _close(self, why: str) -> None:
+        if self._heartbeats is not None:
+            self._heartbeats.end()
         if self._authority is not None:
             self._authority.close()
         if self._desk is not None:
             self._own = self._desk.own
-        self._authority = self._publisher = self._desk = None
+        self._authority = self._publisher = self._heartbeats = self._desk = None
         if why:
             self._why = why
             self._say(Word(open=False, why=why))
@@ -150,14 +165,15 @@ class Office:
 
     def _go_on(self) -> None:
         """Take a rotation as far as the evidence goes, and say what the newest set is."""
-        if self._publisher is None or self._desk is None:
+        if self._publisher is None or self._desk is None or self._heartbeats is None:
             return
+        self._heartbeats.come_round()
         now = datetime.now(UTC)
         try:
             self._desk.advance(now)
             self._tell_changes()
             newest = self._publisher.publish(now)
-            self._publisher.beat(now)
+            self._publisher.beat(datetime.now(UTC))  # a stage of a rotation may have taken seconds
             self._push(newest.number)
         except (PkiError, OSError) as error:
             self._close(str(error))
@@ -223,17 +239,18 @@ class Office:
             self._attach(asked.attach, socket.socket(fileno=descriptors.pop()))
         elif asked.gone is not None:
             self._forget(asked.gone)
-        elif asked.grants:
-            self._take_grants(descriptors.pop())
+        elif asked.in_force:
+            self._take_in_force(descriptors.pop())
         else:
             reply = self._answer(desk.read_operator(bytes(asked.ask)))
             self._say(Word(asked.id, msgspec.Raw(desk.encode(reply))))
 
-    def _take_grants(self, descriptor: int) -> None:
+    def _take_in_force(self, descriptor: int) -> None:
         with open(descriptor, "rb") as file:
-            self._grants = Grants(msgspec.json.decode(file.read(), type=dict[str, tuple[str, ...]]))
+            self._in_force = msgspec.json.decode(file.read(), type=InForce)
         if self._desk is not None:
-            self._desk.grants = self._grants
+            self._desk.grants, self._desk.in_force = Grants(self._in_force.services), self._in_force.bundle_sha256
+            self._reactor.after(0.0, self._go_on)  # a rotation may have waited for it
 
     def _attach(self, name: str, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -268,10 +285,10 @@ class Office:
             self._is_over = True
 
 
-def grants_file(services: Mapping[str, tuple[str, ...]]) -> int:
-    """A descriptor of a memory file that says them; they may be more than a datagram holds."""
-    descriptor = os.memfd_create("grants")
-    os.write(descriptor, msgspec.json.encode(services))
+def in_force_file(in_force: InForce) -> int:
+    """A descriptor of a memory file that says it; services may be more than a datagram holds."""
+    descriptor = os.memfd_create("in-force")
+    os.write(descriptor, msgspec.json.encode(in_force))
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 

@@ -49,7 +49,7 @@ class CaLink:
         self._reactor = reactor
         self._nursery = nursery
         self._state = state
-        self._services = services
+        self._in_force = ca.InForce(dict(services))
         self._report = report
         self._backoff = Backoff()
         self._numbers = itertools.count(1)
@@ -71,11 +71,11 @@ class CaLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._socket = ours
-        state, services = self._state, self._services
+        state, in_force = self._state, self._in_force
         try:
             self._pid = self._nursery.start(
                 "edge-ca",
-                lambda: _run(theirs, state, services),
+                lambda: _run(theirs, state, in_force),
                 self._ended,
                 keep=(theirs.fileno(),),
                 ignore=_IGNORED,
@@ -109,12 +109,12 @@ class CaLink:
             sock.close()
             self._send(msgspec.json.encode({"gone": name}))
 
-    def grant(self, services: Mapping[str, tuple[str, ...]]) -> None:
-        """The configuration changed: who may be renewed, with which names."""
-        self._services = services
-        descriptor = ca.grants_file(services)
+    def adopt(self, services: Mapping[str, tuple[str, ...]], bundle_sha256: str) -> None:
+        """Every worker goes by this now: who may be renewed, with which names, and who is trusted."""
+        self._in_force = ca.InForce(dict(services), bundle_sha256)
+        descriptor = ca.in_force_file(self._in_force)
         try:
-            self._pass({"grants": True}, descriptor)
+            self._pass({"in_force": True}, descriptor)
         finally:
             os.close(descriptor)
 
@@ -207,7 +207,7 @@ class CaLink:
             self._reactor.after(wait_s, self.start)
 
 
-def _run(channel: socket.socket, state: Path, services: Mapping[str, tuple[str, ...]]) -> int:
+def _run(channel: socket.socket, state: Path, in_force: ca.InForce) -> int:
     """In the child."""
-    ca.Office(channel, state, services).run()
+    ca.Office(channel, state, in_force).run()
     return 0

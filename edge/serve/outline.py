@@ -39,6 +39,8 @@ class Outline(msgspec.Struct, frozen=True):
     """So does the certificate of the public listener."""
     services: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(name, DNS names) of those that may have a certificate."""
+    bundle_sha256: str = ""
+    """Of whom the gateway trusts, hex."""
     authority: tuple[str, int] | None = None
     """Where another gateway holds the CA."""
     has_limits: bool = False
@@ -136,6 +138,7 @@ def outline_of(config: Config, sources: Sources) -> Outline:
         issues_gateway=not config.identity.outside,
         issues_public=own_public in sources.files or own_public in sources.unreadable,
         services=tuple((grant.service, grant.dns) for grant in config.grants),
+        bundle_sha256=hashlib.sha256(config.identity.bundle).hexdigest(),
         authority=config.authority,
         has_limits=bool(config.limits),
         certificates=tuple((each.name, each.not_after_s) for each in config.certificates),

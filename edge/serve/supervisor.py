@@ -299,6 +299,7 @@ class Supervisor:
         self._renewal.each_hour(self._current_outline, self._reload.request)
         if self._ca is not None:
             self._ca.on_changed = self._reload.request
+            self._ca.adopt(dict(current.outline.services), current.outline.bundle_sha256)
 
     def _current_outline(self) -> Outline:
         assert self._reload is not None
@@ -363,7 +364,7 @@ class Supervisor:
     def _applied(self, current: Current) -> None:
         self._manager.serving(current.outline.bundle_hash)
         if self._ca is not None:
-            self._ca.grant(dict(current.outline.services))
+            self._ca.adopt(dict(current.outline.services), current.outline.bundle_sha256)
         self._in_force()
         if self._watcher is not None:
             self._watcher.watch(watched_files(current.sources))

@@ -148,9 +148,16 @@ def test_P26_P27_who_hears_the_authority_no_more_dials_nobody(world: World, tmp_
 
 def test_an_authority_without_its_passphrase_is_not_waited_for(world: World) -> None:
     published(world, world.directory / "state" / "ca", datetime.now(UTC) - timedelta(seconds=60))
-    for secret in (world.directory / "state" / "ca").glob("*.passphrase"):
-        secret.unlink()
+    known = world.directory / "issuing.secret"
+    (world.directory / "state" / "ca" / "issuing.passphrase").rename(known)
+    (world.directory / "state" / "ca" / "root.passphrase").unlink()
     with serving(world.directory) as gateway:
         gateway.line("authority closed")
         assert not (world.status / "heartbeat.json").exists()
         assert gateway.get("/stock/1") == (200, "ok")
+        # An operator's command says what is revoked, and no heartbeat: nobody would say the next.
+        assert ca(world.directory, "revoke", "orders", "--passphrase-file", str(known)).returncode == 0
+        gateway.line("revocation set.*entries=1")
+        assert not (world.status / "heartbeat.json").exists()
+        assert gateway.get("/orders/1") == (502, "upstream-identity")
+        assert gateway.get("/stock/2") == (200, "ok")

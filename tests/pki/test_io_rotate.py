@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,37 @@ def test_one_at_a_time_and_never_without_the_root(
     begin(authority, publisher, state, "root", now)
     with pytest.raises(IssueRefused, match="rotation"):
         begin(authority, publisher, state, "root", now)
+
+
+@pytest.mark.parametrize("kind", ["intermediate", "root"])
+def test_no_stage_begins_before_the_gateway_goes_by_the_last_one(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime, kind: Kind
+) -> None:
+    """A worker that has not taken over a bundle would refuse whom the new issuers certify."""
+
+    def found() -> str:
+        shown = there.answer(desk.Show(), now)
+        assert isinstance(shown, desk.Shown)
+        return shown.rotation
+
+    now += timedelta(hours=1)
+    bundle = state / "identity" / "gateway" / "bundle.pem"
+    there.in_force = sha256(bundle.read_bytes()).hexdigest()
+    begin(authority, publisher, state, kind, now)
+    told(authority, publisher, now)
+    there.advance(now)  # the files are new, and no worker has read them
+    assert "announced" in found()
+    assert "waiting for gw/edge; this gateway does not go by it yet" in found()
+    there.in_force = sha256(bundle.read_bytes()).hexdigest()
+    there.advance(now)
+    assert "switched" in found()
+    assert not isinstance(there.answer(ISSUE, now), desk.Failed)
+    there.advance(now)
+    assert found().endswith("have a certificate of the new issuers; this gateway does not go by it yet: "
+                            "edge reload says what keeps it from it")  # fmt: skip
+    there.in_force = sha256(bundle.read_bytes()).hexdigest()
+    there.advance(now)
+    assert found() == ""
 
 
 def test_force_goes_on_without_the_evidence_one_stage_at_a_time(

@@ -80,6 +80,18 @@ def test_P24_a_gateway_that_reads_it_refuses_the_certificate(
             svid.verify(chain, revoked=newest.revoked, **arguments)  # type: ignore[arg-type]
 
 
+def test_a_heartbeat_is_never_older_than_the_one_before_unless_the_clock_was_set_back(
+    authority: Authority, publisher: Publisher, state: Path, now: datetime
+) -> None:
+    """A moment from before a long piece of work would be refused as a rollback, and recorded as an attack."""
+    publisher.publish(now)
+    said = []
+    for moment in (now, now - timedelta(seconds=5), now - timedelta(hours=1)):
+        publisher.beat(moment)
+        said.append(published(state, authority, now)[1].at - int(now.timestamp()))
+    assert said == [0, 0, -3600]
+
+
 def test_a_restart_goes_on_from_what_was_published(
     authority: Authority, publisher: Publisher, state: Path, now: datetime
 ) -> None:

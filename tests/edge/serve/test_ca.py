@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,11 @@ from edge.serve.ca_link import CaLink
 from edge.serve.children import Nursery
 from edge.serve.reactor import Reactor
 from edge.serve.report import Report
-from pki import desk
+from pki import desk, io_rotate
 from pki.errors import AuthorityBusy
 from pki.io_authority import Authority, create
 from pki.io_keys import Cost, Passphrases, make_ec
+from pki.io_status import Publisher
 from pki.issue import IssueRequest
 from pki.tlog.io_reader import LogReader
 
@@ -231,12 +233,39 @@ def test_renewal_follows_the_grants_in_force(reactor: Reactor, link: CaLink, sta
     worker = Worker(link, "worker0")
     for services, expected in (({}, "unknown-service"), ({"orders": ()}, "")):
         assert reactor.run_until(lambda: link.is_open, 20)
-        link.grant(services)
+        link.adopt(services, "")
         ask(reactor, link, desk.Hello())  # behind it in the same queue
         worker.send(desk.encode(desk.Renew(leaf, csr())))
         reply = worker.reply()
         assert (reply.rule if isinstance(reply, desk.Failed) else "") == expected
     worker.sock.close()
+
+
+def test_a_rotation_waits_until_every_worker_goes_by_the_new_bundle(
+    reactor: Reactor, opened: CaLink, state: Path
+) -> None:
+    def shown() -> str:
+        found = ask(reactor, opened, desk.Show())
+        return found.rotation if isinstance(found, desk.Shown) else "closed"
+
+    changes: list[None] = []
+    opened.on_changed = lambda: changes.append(None)
+    bundle = state / "identity" / "gateway" / "bundle.pem"
+    (state / "identity").mkdir(mode=0o700)
+    assert isinstance(ask(reactor, opened, desk.RenewOwn("mesh.internal", ())), desk.OwnRenewed)
+    opened.adopt({}, sha256(bundle.read_bytes()).hexdigest())
+    assert ask(reactor, opened, desk.StandAside()) == desk.Done()
+    given = Passphrases(state / "ca", given={"root": b"root", "issuing": b"issuing"})
+    now = datetime.now(UTC)
+    with Authority.open(state / "ca", given, now=now) as authority:
+        io_rotate.begin(authority, Publisher(authority, state / "status"), given, "intermediate", now)
+    for stage in ("announced", "switched"):
+        changes.clear()
+        assert reactor.run_until(lambda: bool(changes), 20)
+        assert stage in shown()
+        assert "this gateway does not go by it yet" in shown()
+        opened.adopt({}, sha256(bundle.read_bytes()).hexdigest())
+    assert reactor.run_until(lambda: shown() == "", 20)
 
 
 def test_it_stands_aside_for_who_needs_the_root(reactor: Reactor, opened: CaLink, state: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_revocation_that_lies_there_unread_counts_when_it_is_read_late(parts: 
     parts.publish(1)
     parts.revocations.look()
     parts.publish(2, ENTRY, at_s=8)
-    assert parts.known.revoked(parts.began + timedelta(seconds=12)) == {(bytes.fromhex(ENTRY.issuer), 0x4D)}
+    assert parts.known.revoked(parts.began + timedelta(seconds=12)) == frozenset({(bytes.fromhex(ENTRY.issuer), 0x4D)})
 
 
 def test_without_a_fresh_word_nobody_knows_and_it_is_recorded_once(parts: Parts) -> None:
