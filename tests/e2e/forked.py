@@ -68,14 +68,14 @@ def start(*arguments: str) -> Process:
         os.close(writing)
 
 
-def run(*arguments: str, within_s: float = 30) -> subprocess.CompletedProcess[str]:
-    """The command to its end, and what it said."""
+def run(*arguments: str, directory: Path = ROOT, within_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """The command to its end, in this directory, and what it said."""
     loaded = _loaded_for_us()
     if loaded is None:
-        command = [*EDGE, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=within_s, check=False)
+        command, path = [*EDGE, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=path, timeout=within_s)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = loaded.fork(arguments, out.fileno(), err.fileno()).wait(within_s)
+        code = loaded.fork(arguments, out.fileno(), err.fileno(), directory=directory).wait(within_s)
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -127,11 +127,19 @@ class Loaded:
             command = [sys.executable, "-m", "tests.e2e.forked", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True)
 
-    def fork(self, arguments: tuple[str, ...], stdout: int, stderr: int, heard: IO[str] | None = None) -> Fork:
+    def fork(
+        self,
+        arguments: tuple[str, ...],
+        stdout: int,
+        stderr: int,
+        heard: IO[str] | None = None,
+        directory: Path = ROOT,
+    ) -> Fork:
         """`heard` is the other end of `stderr`, if the caller reads it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        order = json.dumps([str(directory), *arguments]).encode()
         with theirs:
-            socket.send_fds(self._channel, [json.dumps(arguments).encode()], [stdout, stderr, theirs.fileno()])
+            socket.send_fds(self._channel, [order], [stdout, stderr, theirs.fileno()])
         return Fork(arguments, ours, heard)
 
     def close(self) -> None:
@@ -195,7 +203,8 @@ def _serve(channel: socket.socket) -> None:
             stdout, stderr, told = passed
             pid = os.fork()
             if pid == 0:
-                _become(json.loads(order), stdout, stderr)
+                directory, *arguments = json.loads(order)
+                _become(directory, arguments, stdout, stderr)
             os.close(stdout)
             os.close(stderr)
             forks[pid] = socket.socket(fileno=told)
@@ -211,10 +220,11 @@ def _collect(forks: dict[int, socket.socket]) -> None:
             told.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(arguments: list[str], stdout: int, stderr: int) -> None:
+def _become(directory: str, arguments: list[str], stdout: int, stderr: int) -> None:
     """Run the command in the fork. Never returns."""
     code = 70
     try:
+        os.chdir(directory)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()

@@ -17,7 +17,7 @@ from tests.wire.test_http2_abuse import FLOODS
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("differential", 40), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 24)],
+    [("differential", 30), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 24)],
 )
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
@@ -34,7 +34,7 @@ def test_a_dial_is_little_more_than_its_handshake(tmp_path: Path) -> None:
 
 
 def test_idle_connections_are_cheap(tmp_path: Path) -> None:
-    (outcome,) = idle.campaign(tmp_path / "edge", 500, ["1.1"])
+    (outcome,) = idle.campaign(tmp_path / "edge", 300, ["1.1"])
     assert outcome.bytes_each <= idle.MAX_BYTES_EACH * 1.5  # few connections share what is paid once
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edge.cli import run
+from tests.e2e import forked
 
 ROOT = Path(__file__).parents[2]
 EDGE = """\
@@ -36,10 +35,8 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def edge(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge", *arguments]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=False)
+def edge(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.run(*arguments, directory=directory)
 
 
 def route(name: str, path: str, more: str = "") -> str:
@@ -251,12 +248,13 @@ def test_what_is_shipped_is_valid(directory: Path) -> None:
 
 
 def test_file_is_found_by_option_then_variable_then_place(
-    directory: Path, tmp_path_factory: pytest.TempPathFactory
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     assert edge(elsewhere, "check", "-c", str(directory / "edge.yaml")).returncode == 0
-    assert edge(elsewhere, "check", EDGE_CONFIG=str(directory / "edge.yaml")).returncode == 0
     missing = edge(elsewhere, "check")
+    monkeypatch.setenv("EDGE_CONFIG", str(directory / "edge.yaml"))
+    assert edge(elsewhere, "check").returncode == 0
     assert missing.returncode == 4
     assert "edge init DIR" in missing.stderr
 

@@ -17,7 +17,7 @@ import yaml
 from valkey import Valkey
 
 from tests.e2e.limit_server import VALKEY, answers_ping, wait_until
-from tests.e2e.whole_gateway import EDGE_YAML, Gateway, run
+from tests.e2e.whole_gateway import Gateway, Variant, copied, make, run
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -109,10 +109,7 @@ def test_the_health_check_of_the_image_tells_ready_from_not(tmp_path: Path) -> N
     assert found is not None
     _, *command = json.loads(found[1])
     ast.parse(command[-1])
-    home = tmp_path / "edge"
-    assert run("init", home, "--host", "localhost").returncode == 0
-    (home / "edge.yaml").write_text(EDGE_YAML)
-    gateway = Gateway(home)
+    gateway = Gateway(copied(make(tmp_path / "template", Variant()), tmp_path / "edge", port=1))
     command[-1] = command[-1].replace("9901", str(gateway.admin))
     probe = [sys.executable, *command]
     assert subprocess.run(probe, timeout=10, check=False).returncode == 0

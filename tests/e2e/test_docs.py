@@ -18,7 +18,7 @@ from edge.config.edge_file import EdgeShape
 from edge.config.shape import Shape
 from edge.respond.problem import INTERNAL, ROWS
 from tests.campaigns.__main__ import CAMPAIGNS
-from tests.e2e.whole_gateway import ROOT, Gateway
+from tests.e2e.whole_gateway import ROOT, Gateway, run
 
 README = (ROOT / "README.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
@@ -80,7 +80,7 @@ def test_commands_that_do_not_end_are_understood() -> None:
 @pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
 def test_every_command_is_in_the_readme_and_has_help(name: str) -> None:
     assert f"`edge {name}" in README
-    done = shell(f"edge {name} --help", ROOT)
+    done = run(name, "--help")
     assert done.returncode == 0, done.stderr
 
 

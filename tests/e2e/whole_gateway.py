@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,8 +28,9 @@ from edge.audit.verify import verify
 from edge.cli import init
 from edge.cli.authority import reach
 from pki import desk, io_output
-from pki.io_authority import Authority
-from pki.io_keys import Passphrases, make_ec, private_pem
+from pki.io_authority import Authority, create
+from pki.io_identity import ensure_gateway_identities
+from pki.io_keys import Cost, Passphrases, make_ec, make_passphrase, private_pem
 from pki.issue import IssueRequest
 from pki.tlog.io_log import head_copy_of
 from pki.tlog.io_reader import LogReader
@@ -51,6 +52,8 @@ POLICY = """\
 @id("anybody")
 permit (principal is Edge::Anonymous, action in Edge::Action::"read", resource in Edge::Service::"orders");
 """
+CHEAP = Cost(memory_kib=8, iterations=1, lanes=1)
+"""Of a passphrase. At its price (`tests/e2e/test_init.py` pays it) a start or a command would take 0.2 s of CPU more."""
 
 
 def route(name: str, port: int) -> str:
@@ -79,7 +82,8 @@ class Variant:
 def make(directory: Path, variant: Variant) -> Path:
     """What `edge init` writes, changed to the variant, and a certificate for the service orders; routes are still to be
     written, for they name its port."""
-    init.command(directory, host=list(variant.hosts))
+    init.command(directory, host=list(variant.hosts), ca=False)
+    found(directory / "state", variant.hosts)
     for policy in (directory / "policies").glob("orders.*"):
         policy.unlink()
     (directory / "edge.yaml").write_text(variant.edge)
@@ -88,6 +92,23 @@ def make(directory: Path, variant: Variant) -> Path:
     (directory / "policies" / "anybody.cedar").write_text(variant.policy)
     issue(directory, "orders")
     return directory
+
+
+def found(state: Path, hosts: Sequence[str]) -> None:
+    """The authority and the gateway's certificates as `edge init` makes them, but for what a passphrase costs."""
+    now, ca = datetime.now(UTC), state / "ca"
+    create(
+        ca,
+        trust_domain="mesh.internal",
+        dns_suffixes=(".internal", "mesh.internal"),
+        hosts=hosts,
+        passphrases={name: make_passphrase() for name in ("root", "issuing")},
+        now=now,
+        unattended=("root", "issuing"),
+        cost=CHEAP,
+    )
+    known = Passphrases(ca, environ={})
+    ensure_gateway_identities(state, trust_domain="mesh.internal", hosts=hosts, now=now, passphrases=known)
 
 
 def copied(template: Path, directory: Path, port: int) -> Path:
