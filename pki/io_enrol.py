@@ -23,7 +23,7 @@ from pki.errors import CsrRejected, IssueRefused
 from pki.io_authority import Authority, Issued
 from pki.io_create import spki_sha256
 from pki.io_record import Issuance, Token
-from pki.issue import LEAF_LIFE, IssueRequest, IssuerRole, check_life, leaf_names, renew_at, split_hosts
+from pki.issue import LEAF_LIFE, LEAF_LIFE_MIN, IssueRequest, IssuerRole, check_life, leaf_names, renew_at, split_hosts
 from pki.profile import PARSE_ERRORS, unwarned
 from pki.spiffe import ROLES, SpiffeId
 
@@ -114,13 +114,23 @@ def renew(authority: Authority, grants: Grants, certificate: bytes, request: byt
     """
     held = _held(authority, certificate)
     role: IssuerRole = held.role  # type: ignore[assignment]  # `_held` has looked
+    life = _life(authority, role, held)
     try:
         dns = _allowed(authority, grants, held, certificate, now)
     except IssueRefused as refused:
         authority.refuse(role, held.name, refused, now, requester=_RENEW)
         raise
     key = _key(authority, request, role, held.name, held.names[1:], _RENEW, now)
-    return authority.issue(IssueRequest(role, held.name, key, dns, requester=_RENEW), now)
+    return authority.issue(IssueRequest(role, held.name, key, dns, life=life, requester=_RENEW), now)
+
+
+def _life(authority: Authority, role: IssuerRole, held: Issuance) -> timedelta:
+    """As long as the one before, at most the usual: who was given a short life must not renew himself a long one. But what
+    the end of its issuer cut short does not say what was given."""
+    for issuer in authority.signers[role]:
+        if held.not_after >= issuer.not_valid_after_utc.timestamp():
+            return LEAF_LIFE
+    return min(LEAF_LIFE, max(LEAF_LIFE_MIN, timedelta(seconds=held.not_after - held.requested_at)))
 
 
 def enrol_listener(

@@ -22,6 +22,7 @@ from tests.campaigns import (
     instances,
     matrix,
     reload,
+    renewal,
     revoke,
     rotation,
     scale,
@@ -105,6 +106,12 @@ def run_rotation(directory: Path, count: int, seed: int) -> str:
     outcome = rotation.campaign(directory / "edge", count)
     assert max(outcome.refused_s.values()) <= rotation.WITHIN_S, outcome
     return str(outcome)
+
+
+def run_renewal(directory: Path, count: int, seed: int) -> str:
+    """Certificates of five minutes renewed by age under load until the first have ended: 0 failed."""
+    del seed
+    return str(renewal.campaign(directory / "edge", count))
 
 
 def run_idle(directory: Path, count: int, seed: int) -> str:
@@ -199,6 +206,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "kill": (run_kill, 60),
     "matrix": (run_matrix, 1),
     "reload": (run_reload, 100),
+    "renewal": (run_renewal, 6),
     "revoke": (run_revoke, 100),
     "ring": (run_ring, 100),
     "rotation": (run_rotation, 3),

@@ -1,7 +1,8 @@
 """A service that looks after its own certificate, by EST alone (RFC 7030): whom to trust, and the next certificate in time.
 
 What any client of ours has to do to live through a rotation: ask for `cacerts` now and then and trust what it says, and while
-that names an issuer of its role which is not the issuer of its own certificate, ask for the next one until it is given.
+that names an issuer of its role which is not the issuer of its own certificate, ask for the next one until it is given; and
+without any rotation when it is due, as the answer that brought it said (`Edge-Renew-After`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -41,6 +44,8 @@ class EstClient:
         self._on_change = on_change
         self._connection: http.client.HTTPConnection | None = None
         self._bundle: list[bytes] = []
+        self.due: datetime | None = None
+        """As the last answer said."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -55,7 +60,7 @@ class EstClient:
         self._hang_up()
 
     def _look(self) -> None:
-        status, body = self._ask("GET", "cacerts")
+        status, body, _ = self._ask("GET", "cacerts")
         if status != 200:
             self.failures.append(f"{self.identity.name}: {status} {body!r}")
             self._hang_up()
@@ -67,13 +72,13 @@ class EstClient:
             self._on_change(self.identity)
         issuers = [each for each in map(x509.load_pem_x509_certificate, bundle) if _role(each) == "svc"]
         leaf = x509.load_pem_x509_certificates((self.identity / "chain.pem").read_bytes())[0]
-        if any(each.subject != leaf.issuer for each in issuers):
+        if any(each.subject != leaf.issuer for each in issuers) or datetime.now(UTC) >= (self.due or due_of(leaf)):
             self._renew(issuers)
 
     def _renew(self, issuers: list[x509.Certificate]) -> None:
         key = make_ec("p256")
         request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, SHA256())
-        status, body = self._ask("POST", "simplereenroll", b64encode(request.public_bytes(Encoding.DER)))
+        status, body, fields = self._ask("POST", "simplereenroll", b64encode(request.public_bytes(Encoding.DER)))
         if status != 200:
             if (status, body.partition(b":")[0]) != (403, b"not-due"):  # that is: the new issuer does not sign yet
                 self.failures.append(f"{self.identity.name}: simplereenroll {status} {body!r}")
@@ -82,11 +87,14 @@ class EstClient:
         issuer = next(each for each in issuers if each.subject == leaf.issuer)
         self._write("key.pem", private_pem(key))
         self._write("chain.pem", leaf.public_bytes(Encoding.PEM) + issuer.public_bytes(Encoding.PEM))
+        self.due = parsedate_to_datetime(fields["Edge-Renew-After"])
         self.renewals += 1
         self._on_change(self.identity)
         self._hang_up()  # to come back as who it is now
 
-    def _ask(self, method: str, operation: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _ask(
+        self, method: str, operation: str, body: bytes | None = None
+    ) -> tuple[int, bytes, http.client.HTTPMessage]:
         if self._connection is None:
             self._connection = http.client.HTTPConnection("edge.internal")
             self._connection.sock = knock(self._gateway, self.identity)
@@ -95,7 +103,7 @@ class EstClient:
             method, f"{_EST}/{operation}", body, {"Content-Type": "application/pkcs10"} if body else {}
         )
         answer = self._connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, answer.read(), answer.headers
 
     def _write(self, name: str, content: bytes) -> None:
         stage = self.identity / f".{name}"
@@ -110,6 +118,11 @@ class EstClient:
     def end(self) -> None:
         self._is_over.set()
         self._thread.join(20)
+
+
+def due_of(leaf: x509.Certificate) -> datetime:
+    """Two thirds of its life, for who was told nothing."""
+    return leaf.not_valid_before_utc + (leaf.not_valid_after_utc - leaf.not_valid_before_utc) * 2 / 3
 
 
 def _role(certificate: x509.Certificate) -> str:

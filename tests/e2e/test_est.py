@@ -24,7 +24,7 @@ from edge.cli.authority import reach
 from pki import desk
 from pki.io_authority import Authority, create
 from pki.io_keys import Cost, Passphrases, make_ec, private_pem
-from pki.issue import IssueRequest
+from pki.issue import IssueRequest, IssuerRole
 from pki.tlog.io_reader import LogReader
 from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, make, routes, serving
 
@@ -55,13 +55,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def old(directory: Path) -> Path:
-    """A certificate that was issued 17 hours ago: due."""
+def due(directory: Path, role: IssuerRole, name: str, *dns: str) -> Path:
+    """A certificate that was issued 17 hours ago."""
     began, key = datetime.now(UTC) - timedelta(hours=17), make_ec("p256")
-    ca, home = directory / "state" / "ca", directory / "old"
+    ca, home = directory / "state" / "ca", directory / f"due-{role}-{name}"
     with Authority.open(ca, Passphrases(ca, environ={}), now=began) as authority:
-        issued = authority.issue(IssueRequest("svc", "orders", key.public_key(), ("orders.internal",)), began)
+        issued = authority.issue(IssueRequest(role, name, key.public_key(), dns), began)
     home.mkdir()
     (home / "chain.pem").write_bytes(issued.chain_pem)
     (home / "key.pem").write_bytes(private_pem(key))
@@ -69,7 +68,17 @@ def old(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(directory: Path, old: Path) -> Iterator[Gateway]:
+def old(directory: Path) -> Path:
+    return due(directory, "svc", "orders", "orders.internal")
+
+
+@pytest.fixture(scope="module")
+def operator(directory: Path) -> Path:
+    return due(directory, "op", "bob")
+
+
+@pytest.fixture(scope="module")
+def gateway(directory: Path, old: Path, operator: Path) -> Iterator[Gateway]:
     with serving(directory) as gateway:
         yield gateway
 
@@ -166,6 +175,40 @@ def test_a_service_enrols_and_renews_with_openssl_and_curl(
     unpack(make_new, "answer", "cert.pem")
     new = x509.load_pem_x509_certificate((make_new / "cert.pem").read_bytes())
     assert new.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+
+
+@needs_clients
+def test_an_operator_enrols_and_renews_with_openssl_and_curl(
+    gateway: Gateway, directory: Path, operator: Path, tmp_path: Path
+) -> None:
+    """As a service does; what it gets is an operator's certificate, and too young to be renewed again."""
+    (tmp_path / "root.pem").write_bytes((directory / "state" / "ca" / "root.pem").read_bytes())
+    trust = ("--cacert", "root.pem")
+    make_request(tmp_path)
+    text = token(directory, "op", "carol").text
+    assert curl(tmp_path, gateway, "enrol", "simpleenroll", *trust, "-u", f"carol:{text}", *POST) == 200
+    assert names_of(tmp_path) == ["spiffe://mesh.internal/op/carol"]
+    make_request(tmp_path)
+    shows = ("--cert", str(operator / "chain.pem"), "--key", str(operator / "key.pem"))
+    assert curl(tmp_path, gateway, "services", "simplereenroll", *trust, *shows, *POST) == 200
+    assert names_of(tmp_path) == ["spiffe://mesh.internal/op/bob"]
+    assert curl(tmp_path, gateway, "services", "cacerts", *trust, *shows) == 200
+    unpack(tmp_path, "answer", "bundle.pem")
+    op_issuer = (directory / "state" / "ca" / "op.pem").read_text()
+    (tmp_path / "chain.pem").write_text((tmp_path / "cert.pem").read_text() + op_issuer)
+    verify = ("openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "root.pem")
+    run(tmp_path, *verify, "-untrusted", "chain.pem", "cert.pem")
+    shows = ("--cert", "chain.pem", "--key", "key.pem")
+    assert curl(tmp_path, gateway, "services", "simplereenroll", *trust, *shows, *POST) == 403
+    assert (tmp_path / "answer").read_text().startswith("not-due: ")
+    assert (last_of_ca(directory)["pki.role"], last_of_ca(directory)["event.reason"]) == ("op", "not-due")
+
+
+def names_of(home: Path) -> list[str]:
+    """Of the certificate in `answer`, which is then in cert.pem."""
+    unpack(home, "answer", "cert.pem")
+    leaf = x509.load_pem_x509_certificate((home / "cert.pem").read_bytes())
+    return [str(name.value) for name in leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
 
 
 def enrol(port: int, root: Path, credentials: str, body: bytes) -> int:

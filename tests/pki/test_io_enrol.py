@@ -19,7 +19,7 @@ from pki import io_status
 from pki.errors import CsrRejected, IssueRefused, PkiError
 from pki.io_authority import Authority, Issued
 from pki.io_enrol import RENEWALS_PER_HOUR, Grants, enrol, make_token, renew, saw_bundle
-from pki.io_keys import make_ec
+from pki.io_keys import Passphrases, make_ec
 from pki.issue import IssueRequest, IssuerRole
 from pki.tlog.io_reader import LogReader
 
@@ -124,6 +124,33 @@ def test_renewal_from_two_thirds_of_the_life_to_the_same_identity(authority: Aut
     old = held(authority, now)
     new = renew(authority, GRANTS, old.leaf, request(), now + HOURS_17)
     assert (new.names, new.serial != old.serial) == (old.names, True)
+
+
+@pytest.mark.parametrize(
+    ("life", "renewed"),
+    [(timedelta(minutes=5), timedelta(minutes=5)), (timedelta(hours=3), timedelta(hours=3)),
+     (timedelta(days=7), timedelta(hours=24))],
+)  # fmt: skip
+def test_a_renewal_lives_no_longer_than_what_it_replaces(
+    authority: Authority, now: datetime, life: timedelta, renewed: timedelta
+) -> None:
+    wish = IssueRequest("svc", "orders", make_ec("p256").public_key(), ("orders.internal",), life=life)
+    held = authority.issue(wish, now)
+    moment = held.renew_after + timedelta(seconds=1)
+    grants = Grants({"orders": ("orders.internal",)})
+    issued = renew(authority, grants, held.leaf, request(make_ec("p256")), moment)
+    assert issued.not_after - moment.replace(microsecond=0) == renewed
+
+
+def test_who_was_cut_short_by_the_end_of_the_issuer_is_renewed_for_the_usual_life(
+    authority: Authority, passphrases: Passphrases, now: datetime
+) -> None:
+    late = authority.signers["svc"][0].not_valid_after_utc - timedelta(hours=2)
+    held = authority.issue(IssueRequest("svc", "orders", make_ec("p256").public_key()), late)
+    assert held.not_after - late == timedelta(hours=2)
+    authority.renew_intermediate("svc", passphrases, late)
+    issued = renew(authority, Grants({"orders": ()}), held.leaf, request(make_ec("p256")), late + timedelta(minutes=1))
+    assert issued.not_after - late == timedelta(hours=24, minutes=1)
 
 
 def test_P37_P38_what_is_not_renewed(authority: Authority, state: Path, now: datetime) -> None:
