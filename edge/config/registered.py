@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from edge.config.edge_file import parse_host
 from edge.config.policy_files import METHODS, pattern_flaw
@@ -33,6 +34,8 @@ MAX_ROUTES = 200
 MAX_PATH = 200
 """Characters of a declared path: it is a name in the log and in metrics."""
 AUTH = ("jwt",)
+_flaw = lru_cache(maxsize=4096)(pattern_flaw)
+"""The same few thousand paths are asked about whenever one of them changes."""
 _Shape = tuple[str | Wildcard, ...]
 
 
@@ -47,7 +50,7 @@ class Composed:
 
 def declare(path: str, methods: Sequence[str] | None, hosts: Sequence[str] | None, grant: Grant) -> Declared | str:
     """A wish, written out; or what of it is not granted, in words."""
-    if len(path) > MAX_PATH or pattern_flaw(path) is not None:
+    if len(path) > MAX_PATH or _flaw(path) is not None:
         return "a path that is no canonical pattern"
     found = None if hosts is None else [parse_host(host) for host in hosts]
     if found is not None and None in found:
@@ -57,6 +60,8 @@ def declare(path: str, methods: Sequence[str] | None, hosts: Sequence[str] | Non
         tuple(dict.fromkeys(methods)) if methods is not None else grant.methods,
         tuple(dict.fromkeys(host for host in found if host)) if found is not None else grant.hosts,
     )
+    if not declared.methods or not declared.hosts:
+        return "no method or no host"  # a route without hosts would be one of every host
     return grant.outside(pattern(path), declared.methods, declared.hosts) or declared
 
 
@@ -96,12 +101,12 @@ def _merged(
         grant = grants.get(service)
         if grant is None:
             continue  # the instance itself is not sent anything
-        path = pattern(declared.path)
-        outside = grant.outside(path, declared.methods, declared.hosts)
-        if outside is None:
-            by_service[service].setdefault(shape(path), []).append(declared)
+        # Judged when it came, by a gateway that may have been stolen since.
+        again = declare(declared.path, declared.methods, declared.hosts, grant)
+        if isinstance(again, Declared):
+            by_service[service].setdefault(shape(pattern(again.path)), []).append(again)
         else:
-            reasons[service, declared.path] = f"outside-grant: {outside}"
+            reasons[service, declared.path] = f"outside-grant: {again}"
     return {
         service: in_order(_route(grants[service], alike) for alike in shapes.values())
         for service, shapes in by_service.items()

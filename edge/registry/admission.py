@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from edge.registry.entry import MAX_ROUTES, MAX_TTL_S, MAX_WEIGHT, Entry
+from edge.registry.entry import MAX_ROUTES, MAX_TTL_S, MAX_WEIGHT, Entry, HealthPath
 
 MAX_BODY_BYTES: Final = 65_536
 DRAIN_S: Final = 2.0
@@ -38,7 +38,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: _Host
     ttl_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_S)] = 30
     weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)] = 1
-    health_path: Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}\Z")] | None = None
+    health_path: HealthPath | None = None
     draining: bool = False
     routes: Annotated[tuple[WishedRoute, ...], msgspec.Meta(max_length=MAX_ROUTES)] = ()
 

@@ -15,6 +15,7 @@ what is known; a tombstone (`gone`) is an entry like any other.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,7 +38,11 @@ MAX_ROUTES = 50
 MAX_WEIGHT = 1000
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""Milliseconds since the epoch, of years that can be written with four digits."""
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
+HealthPath = Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}\Z")]
+"""It is written into a request as it stands."""
 
 
 class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +62,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SPIFFE ID of who says so."""
     sequence: _Number
     """Nanoseconds since the epoch, or one more than what was known: it grows with each entry about the instance."""
-    expires_ms: _Number
+    expires_ms: _Moment
     """Since the epoch; from then on it says nothing."""
     gone: bool
     """A tombstone: the instance left."""
@@ -65,9 +70,9 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An IP literal."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)]
-    health_path: _Text | None
+    health_path: HealthPath | None
     draining: bool
-    since_ms: _Number
+    since_ms: _Moment
     """Since the epoch: when it was admitted, as of its first entry without a gap."""
     holder: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=8)]
     """What the proof of who registered rests on: (SHA-256 of the issuer's public key, serial), hexadecimal, leaf first."""
@@ -125,9 +130,15 @@ def read(raw: bytes) -> Sealed | None:
         entry = _read_entry(payload)
         is_sound = is_name(entry.service) and is_name(entry.instance)
         entry.certificates  # noqa: B018 - hexadecimal, or a ValueError
+        ipaddress.ip_address(entry.host)  # or a ValueError
     except (msgspec.MsgspecError, ValueError):
         return None
-    if not is_sound or _print(entry) != payload or msgspec.msgpack.encode((payload, signature, leaf)) != raw:
+    if (
+        not is_sound
+        or "%" in entry.host
+        or _print(entry) != payload
+        or msgspec.msgpack.encode((payload, signature, leaf)) != raw
+    ):
         return None
     return Sealed(entry, leaf, payload, signature)
 

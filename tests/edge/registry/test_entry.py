@@ -101,7 +101,8 @@ def test_there_is_one_spelling(signer: Signer) -> None:
     [
         ("service", "Orders"), ("service", ""), ("instance", "a/b"), ("port", 0), ("port", 65536), ("weight", 0),
         ("weight", 1001), ("sequence", -1), ("expires_ms", 1 << 63), ("holder", (("xx", "1"),)), ("holder", (("ab", "-"),)),
-        ("unknown", 1),
+        ("unknown", 1), ("host", "orders.internal"), ("host", ""), ("host", "fe80::1%1"), ("health_path", "/a b"),
+        ("health_path", "x"),
     ],
 )  # fmt: skip
 def test_values_out_of_bounds_are_no_entry(signer: Signer, field: str, value: object) -> None:

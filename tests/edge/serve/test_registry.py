@@ -239,6 +239,56 @@ def test_a_gateway_speaks_for_itself_only(world: World) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("host", "orders.internal"), ("host", ""), ("host", "127.1"), ("host", "fe80::1%eth0"),
+        ("health_path", "/ok HTTP/1.1\r\nX-Auth-Subject: root\r\n\r\n"), ("health_path", "ok"), ("health_path", "/\u00fc"),
+        ("since_ms", 1 << 62),
+    ],
+)  # fmt: skip
+def test_E3_a_stolen_gateway_stops_no_other_by_what_it_signs(world: World, field: str, value: Any) -> None:
+    async def play() -> None:
+        raw = world.sealed(msgspec.structs.replace(world.entry(instance="bad"), **{field: value}))
+        world.store.put(b"orders/bad", raw)
+        world.store.put(b"orders/one", world.sealed(world.entry()))
+        worker = world.worker("b")
+        await worker.registry.start()
+        assert (worker.names(), worker.events()) == (["one"], [("registry.forged", "form")])
+        assert b"orders/bad" in world.store.entries  # a start removes nothing
+        await worker.registry.walk()
+        assert list(world.store.entries) == [b"orders/one"]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Declared("orders", ("GET",), ("localhost",)),
+        Declared("/orders/{", ("GET",), ("localhost",)),
+        Declared("/orders/../billing", ("GET",), ("localhost",)),
+        Declared("/orders/%2f", ("GET",), ("localhost",)),
+        Declared("/orders/" + "x" * 300, ("GET",), ("localhost",)),
+        Declared("/orders/**", ("GET",), ()),
+        Declared("/orders/**", ("BREW",), ("localhost",)),
+        Declared("/**", ("GET",), ("localhost",)),
+    ],
+)
+def test_E3_a_stolen_gateway_declares_nothing_outside_a_grant(world: World, route: Declared) -> None:
+    async def play() -> None:
+        good = Declared("/orders/{id}", ("GET",), ("localhost",))
+        worker = world.worker("b")
+        await worker.registry.start()
+        world.store.put(b"orders/bad", world.sealed(world.entry(instance="bad", routes=(route,))))
+        world.store.put(b"orders/one", world.sealed(world.entry(routes=(good,))))
+        await worker.registry.look()
+        assert [each.pattern.text for each in worker.registry.composed.routes] == ["/orders/{id}"]
+        assert worker.registry.composed.reasons["orders", route.path].startswith("outside-grant: ")
+
+    asyncio.run(play())
+
+
 def test_what_is_taken_away_is_put_back_by_whoever_knows_it(world: World) -> None:
     async def play() -> None:
         a, b = world.worker("a"), world.worker("b")
