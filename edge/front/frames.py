@@ -19,6 +19,7 @@ END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 MAX_FRAME_BYTES = 16_384
 """Of a payload, both ways unless the client allows more (RFC 9113 §4.2). We never do: a frame is held whole."""
 DEFAULT_WINDOW_BYTES = 65_535
+_OF_THE_CONNECTION = frozenset((SETTINGS, PING, GOAWAY))
 MAX_WINDOW_BYTES = MAX_STREAM_ID = 2**31 - 1
 
 
@@ -100,6 +101,28 @@ def fault_in_setting(name: int, value: int) -> Code:
     return Code.NO_ERROR
 
 
+_MAX_SETTINGS = 32
+"""In one frame; there are nine."""
+
+
+def fault_in_form(kind: int, flags: int, stream_id: int, payload: bytes) -> Code:
+    """Which error of the connection a frame is by itself, whatever went before; of those that carry no part of a message."""
+    size = len(payload)
+    if kind == PUSH_PROMISE:
+        return Code.PROTOCOL_ERROR  # RFC 9113 §8.4: a client cannot push
+    if kind in _OF_THE_CONNECTION and stream_id:
+        return Code.PROTOCOL_ERROR
+    if kind == SETTINGS:
+        if size % 6 or (flags & ACK and size):
+            return Code.FRAME_SIZE_ERROR
+        return Code.NO_ERROR if size <= 6 * _MAX_SETTINGS else Code.ENHANCE_YOUR_CALM
+    if kind in (RST_STREAM, WINDOW_UPDATE):
+        return Code.NO_ERROR if size == 4 else Code.FRAME_SIZE_ERROR
+    if (kind == PING and size != 8) or (kind == GOAWAY and size < 8):
+        return Code.FRAME_SIZE_ERROR
+    return Code.NO_ERROR
+
+
 SETTINGS_ACK = frame(SETTINGS, ACK, 0, b"")
 
 
@@ -128,6 +151,12 @@ def headers(stream_id: int, block: bytes, limit_bytes: int, *, is_end: bool) -> 
         )
         for at, piece in enumerate(pieces)
     )
+
+
+def whole_answer(stream_id: int, block: bytes, body_bytes: int) -> bytes:
+    """The head in one frame, and the nine bytes in front of a body in another, which ends the stream."""
+    head = _pack_head(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
+    return b"%b%b%b" % (head, block, _pack_head(body_bytes << 8, END_STREAM, stream_id))
 
 
 # -- header blocks -----------------------------------------------------------------------------------

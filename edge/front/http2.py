@@ -116,15 +116,16 @@ class Http2(Connection):
 
     # -- requests -------------------------------------------------------------------------------
 
-    def on_head(self, stream_id: int, fields: list[RawField], known: Request | None, *, is_end: bool) -> Request | None:
+    def on_known(self, stream_id: int, request: Request) -> Stream:
+        stream = Stream(self, stream_id, request)
+        self._begun.append(stream)
+        return stream
+
+    def on_head(self, stream_id: int, fields: list[RawField], *, is_end: bool) -> Request | None:
         stream = Stream(self, stream_id)
         self.session.open(stream_id, stream)
         if is_end:
             stream.is_request_ended = True
-        if known is not None:
-            stream.expect(known, wants_continue=False)
-            self._begun.append(stream)
-            return None
         if self.front.take_tunnel is not None and PROTOCOL in fields:
             stream.expect_tunnel(fields)
             self._begun.append(stream)
@@ -198,6 +199,19 @@ class Http2(Connection):
         if not (self._is_feeding or self._is_write_due):
             self._is_write_due = True
             self.front.shared.loop.call_soon(self._write)
+
+    def send_whole(self, stream: AnsweringStream, block: bytes, body: bytes | memoryview) -> bool:
+        session, size, stream_id = self.session, len(body), stream.stream_id
+        room = session.client_frame_bytes
+        if self._is_write_paused or self._unsent or session.must_empty_table or size > room or len(block) > room:
+            return False
+        if size > session.send_left or size > stream.send_left:
+            return False
+        session.out += frames.whole_answer(stream_id, block, size), body
+        session.send_left -= size
+        session.close(stream_id)
+        self.gone()
+        return True
 
     def _send_on(self) -> None:
         """A window has grown, or the socket takes more: all that wait get their turns."""

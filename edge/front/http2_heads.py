@@ -47,6 +47,15 @@ class HeadReader:
         self.known: Request | None = None
         """What the fields were parsed to before; then they are not decoded again."""
 
+    def again(self, block: bytes) -> Request | None:
+        """What a whole block without padding was parsed to before, as the one of a request without a body. None: it was not,
+        and nothing was done with it."""
+        found = self._blocks.get((self._table, block))
+        if found is None:
+            return None
+        known, self._table = found
+        return known
+
     def begin(self, flags: int, stream_id: int, payload: bytes) -> Code:
         """A HEADERS frame."""
         if self.is_self_dependent:

@@ -54,9 +54,11 @@ class OpenStream(Protocol):
 class Shell(Protocol):
     """Who has the connection."""
 
-    def on_head(self, stream_id: int, fields: list[RawField], known: Request | None, *, is_end: bool) -> Request | None:
-        """A new stream. `known` stands for the fields when this very head was parsed before; else what it was parsed to is
-        given back if it may be remembered."""
+    def on_head(self, stream_id: int, fields: list[RawField], *, is_end: bool) -> Request | None:
+        """A new stream. What its head was parsed to is given back if it may be remembered."""
+
+    def on_known(self, stream_id: int, request: Request) -> OpenStream:
+        """A new stream, whose very head was parsed before: a whole request without a body."""
 
     def on_goaway(self, code: int) -> None: ...
 
@@ -115,6 +117,10 @@ class Wire(Protocol):
 
     def push(self, stream: AnsweringStream) -> None:
         """The stream has something to send."""
+
+    def send_whole(self, stream: AnsweringStream, block: bytes, body: bytes | memoryview) -> bool:
+        """Head and body of an answer, to its end, for a request that has ended. False: not all of it could go out at once,
+        and nothing was sent."""
 
     def received(self, stream: AnsweringStream) -> None:
         """The stream has something to deliver, when all of what was read is looked at."""

@@ -54,9 +54,13 @@ class Stream:
     """Of the answer, by the client's windows."""
     _taken_bytes_before = _bytes_out_before = 0
 
-    def __init__(self, wire: Wire, stream_id: int) -> None:
+    def __init__(self, wire: Wire, stream_id: int, whole: Request | None = None) -> None:
+        """`whole`: a request without a body, which is all there is to come."""
         self._wire = wire
         self.stream_id = stream_id
+        if whole is not None:
+            self._request = whole
+            self.is_request_ended = True
         self._pieces: list[bytes | memoryview] = []
 
     # -- the request ----------------------------------------------------------------------------
@@ -202,8 +206,21 @@ class Stream:
         self._is_answer_ended = True
 
     def flush(self) -> None:
-        if not self.is_over:
+        if self.is_over:
+            return
+        block, pieces = self._block, self._pieces
+        # Most answers are whole when they come, and nothing of them or of their request is left behind them.
+        is_whole = block is not None and len(pieces) == 1 and self._is_answer_ended and self.is_request_ended
+        if (
+            block is None
+            or not is_whole
+            or self._inbox
+            or self.ending
+            or not self._wire.send_whole(self, block, pieces[0])
+        ):
             self._wire.push(self)
+        else:
+            self.is_over = True
 
     def send_continue(self) -> None:
         if not self.is_over:

@@ -56,6 +56,38 @@ def test_more_fields_than_are_remembered_are_still_encoded() -> None:
         assert read(frames.answer_block(200, [field], None, DATE))[1] == field
 
 
+def test_a_whole_answer_is_two_frames_in_front_of_its_body() -> None:
+    head = frames.answer_block(200, [(b"x-a", b"1")], 5, DATE)
+    assert frames.whole_answer(7, head, 5) == (
+        frames.headers(7, head, 16_384, is_end=False) + frames.frame_head(frames.DATA, frames.END_STREAM, 7, 5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "stream_id", "size", "code"),
+    [
+        (frames.PUSH_PROMISE, 0, 1, 4, Code.PROTOCOL_ERROR),
+        (frames.SETTINGS, 0, 0, 12, GO_ON),
+        (frames.SETTINGS, 0, 1, 6, Code.PROTOCOL_ERROR),
+        (frames.SETTINGS, 0, 0, 5, Code.FRAME_SIZE_ERROR),
+        (frames.SETTINGS, frames.ACK, 0, 6, Code.FRAME_SIZE_ERROR),
+        (frames.SETTINGS, 0, 0, 6 * 33, Code.ENHANCE_YOUR_CALM),
+        (frames.PING, 0, 0, 8, GO_ON),
+        (frames.PING, 0, 1, 8, Code.PROTOCOL_ERROR),
+        (frames.PING, 0, 0, 7, Code.FRAME_SIZE_ERROR),
+        (frames.GOAWAY, 0, 0, 7, Code.FRAME_SIZE_ERROR),
+        (frames.GOAWAY, 0, 0, 80, GO_ON),
+        (frames.GOAWAY, 0, 3, 8, Code.PROTOCOL_ERROR),
+        (frames.RST_STREAM, 0, 1, 3, Code.FRAME_SIZE_ERROR),
+        (frames.WINDOW_UPDATE, 0, 0, 5, Code.FRAME_SIZE_ERROR),
+        (frames.WINDOW_UPDATE, 0, 1, 4, GO_ON),
+        (0x77, 0, 9, 0, GO_ON),
+    ],
+)
+def test_a_frame_is_judged_by_its_form(kind: int, flags: int, stream_id: int, size: int, code: Code) -> None:
+    assert frames.fault_in_form(kind, flags, stream_id, bytes(size)) == code
+
+
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [

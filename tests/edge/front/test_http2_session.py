@@ -76,8 +76,13 @@ class Played:
         self.session = Session(self, self.blocks, lambda: self.now_s, takes_tunnels=takes_tunnels)
         self.session.out.clear()
 
-    def on_head(self, stream_id: int, fields: list[RawField], known: Request | None, *, is_end: bool) -> Request | None:
-        self.heads.append((stream_id, fields, known, is_end))
+    def on_known(self, stream_id: int, request: Request) -> FakeStream:
+        self.heads.append((stream_id, [], request, True))
+        self.opened[stream_id] = stream = FakeStream(is_request_ended=True)
+        return stream
+
+    def on_head(self, stream_id: int, fields: list[RawField], *, is_end: bool) -> Request | None:
+        self.heads.append((stream_id, fields, None, is_end))
         self.opened[stream_id] = stream = FakeStream(is_request_ended=is_end)
         self.session.open(stream_id, stream)
         return REQUEST if self.remembers and is_end else None
@@ -195,6 +200,53 @@ def test_a_head_met_before_is_not_decoded_again_on_any_connection() -> None:
     assert [known for _, _, known, _ in second.heads] == [REQUEST, REQUEST]
     assert second.feed(frame(frames.HEADERS, 0x5, 5, b"\xbe\x82\x87\x84")) == GO_ON  # its table is the first's
     assert second.heads[-1][1][0] == (b":authority", b"a")
+
+
+def known_to(played: Played) -> Played:
+    """One that has met a head of `headers()` on its first stream, and lets a stream send what is left of its window."""
+    assert played.feed(BEGIN + setting((Setting.INITIAL_WINDOW_SIZE, 7)) + headers(1)) == GO_ON
+    played.said  # noqa: B018
+    return played
+
+
+@pytest.mark.parametrize("flags", [0x5, 0x5 | frames.PADDED, 0x5 | frames.HAS_PRIORITY])
+def test_a_head_met_before_opens_its_stream_like_any_other(flags: int) -> None:
+    played = known_to(Played(remembers=True))
+    before = {0x5: b"", 0xD: b"\x00", 0x25: bytes(5)}[flags]
+    assert played.feed(frame(frames.HEADERS, flags, 3, before + block(GET))) == GO_ON
+    assert [(at, known) for at, _, known, _ in played.heads] == [(1, None), (3, REQUEST)]
+    assert (played.session.streams[3], played.opened[3].send_left) == (played.opened[3], 7)
+    assert (played.session.last_stream_id, played.session.whole_units) == (3, 4)
+
+
+def test_a_head_met_before_opens_no_stream_that_another_could_not() -> None:
+    for at, code in {1: Code.STREAM_CLOSED, 2: Code.PROTOCOL_ERROR}.items():
+        played = known_to(Played(remembers=True))
+        played.session.close(1)
+        assert played.feed(headers(at)) == code
+    played = known_to(Played(remembers=True))
+    for at in range(3, 2 * MAX_STREAMS, 2):
+        played.feed(headers(at))
+    assert played.feed(headers(2 * MAX_STREAMS + 1)) == GO_ON
+    assert played.said == frames.rst_stream(2 * MAX_STREAMS + 1, Code.REFUSED_STREAM)
+    played = known_to(Played(remembers=True))
+    played.session.is_final = True
+    assert played.feed(headers(3)) == GO_ON
+    assert list(played.session.streams) == [1]
+    played = known_to(Played(remembers=True))
+    assert (
+        played.feed(frame(frames.HEADERS, 0, 3, block(GET)) + headers(5)) == Code.PROTOCOL_ERROR
+    )  # amid another block
+    played = Played(remembers=True)
+    played.blocks = known_to(Played(remembers=True)).blocks
+    played.session = Session(played, played.blocks, lambda: 0.0, takes_tunnels=False)
+    assert played.feed(frames.PREFACE + headers(1)) == Code.PROTOCOL_ERROR  # before any SETTINGS
+
+
+def test_streams_skipped_before_a_head_met_before_can_never_be_opened() -> None:
+    played = known_to(Played(remembers=True))
+    assert played.feed(headers(7)) == GO_ON
+    assert played.feed(headers(5)) == Code.PROTOCOL_ERROR
 
 
 def test_the_same_bytes_mean_another_thing_to_another_table() -> None:
