@@ -209,6 +209,14 @@ class Publisher:
         write_private(path, built.public_bytes(Encoding.DER), replace=True)
 
 
+def published_bundle(directory: Path) -> bytes:
+    """The SPIFFE bundle that lies there; empty when there is none."""
+    try:
+        return read_private(directory / "bundle.json")
+    except FileNotFoundError:
+        return b""
+
+
 def write_heartbeat(directory: Path, raw: bytes) -> None:
     """Put a heartbeat in place. Not synced: after a power cut the next one is two seconds away."""
     stage = directory / f".{HEARTBEAT}.new"

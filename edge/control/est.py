@@ -32,6 +32,7 @@ from edge.control.inside import Ask, Inside
 from edge.errors import NotReady, NotRecordable, Unavailable
 from edge.model.identity import Peer
 from pki import desk, est
+from pki.bundle_json import REFRESH_HINT_S
 from pki.errors import CsrRejected
 
 _TOKEN = "token"  # noqa: S105 — the name of a rule
@@ -67,6 +68,16 @@ async def cacerts(inside: Inside) -> Response:
     answer = _certificates([_der(each) for each in x509.load_pem_x509_certificates(bundle)], est.ROOTS_TYPE)
     if inside.services_port is not None:
         answer.headers["Edge-Services-Port"] = str(inside.services_port)  # where to go with a certificate
+    return answer
+
+
+async def spiffe_bundle(inside: Inside) -> Response:
+    """The same roots for who federates: a SPIFFE bundle endpoint (SPIFFE Trust Domain and Bundle §5.2), with its sequence."""
+    document = inside.spiffe_bundle()
+    if not document:
+        raise NotReady("no-spiffe-bundle")  # the authority was never open here; where it is, it is served
+    answer = Response(document, content_type="application/json")
+    answer.headers["Cache-Control"] = f"max-age={REFRESH_HINT_S}"
     return answer
 
 

@@ -48,6 +48,8 @@ class Inside:
     """What the authority says of revocation: its heartbeat and its set, now and whenever either is new."""
     issued: Callable[[Collection[str]], tuple[bytes, Mapping[str, bytes]]]
     """Which log holds the authority's issuances (empty while it has not said so), and the proofs of all but these."""
+    spiffe_bundle: Callable[[], bytes] = bytes
+    """As the authority published it; empty where it has not."""
     services_port: int | None = None
     """Of the services listener; None where it is not opened."""
     authority: Ask | None = None

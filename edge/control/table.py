@@ -105,6 +105,14 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             open_because="whom to trust is public, and a client that asks has no identity yet (RFC 7030 §4.1)",
         ),
         ControlRoute(
+            "edge-spiffe-bundle",
+            "/v1/bundle",
+            ("GET", "HEAD"),
+            est.spiffe_bundle,
+            _READ_BY_ANYBODY.format(name="edge-spiffe-bundle"),
+            open_because="whom to trust is public; other trust domains fetch it without an identity of ours",
+        ),
+        ControlRoute(
             "edge-est-simpleenroll",
             "/.well-known/est/simpleenroll",
             ("POST",),
@@ -122,6 +130,14 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             ("GET", "HEAD"),
             est.cacerts,
             _READ_BY_CERTIFIED.format(name="edge-est-cacerts"),
+            auth=("mtls",),
+        ),
+        ControlRoute(
+            "edge-spiffe-bundle",
+            "/v1/bundle",
+            ("GET", "HEAD"),
+            est.spiffe_bundle,
+            _READ_BY_CERTIFIED.format(name="edge-spiffe-bundle"),
             auth=("mtls",),
         ),
         ControlRoute(

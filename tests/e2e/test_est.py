@@ -211,6 +211,19 @@ def names_of(home: Path) -> list[str]:
     return [str(name.value) for name in leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
 
 
+@needs_clients
+def test_the_spiffe_bundle_is_served_with_its_sequence(gateway: Gateway, directory: Path, tmp_path: Path) -> None:
+    """To anybody at `enrol`, where other trust domains fetch it; at `services` to who has a certificate."""
+    root = directory / "state" / "ca" / "root.pem"
+    port = gateway.ports["enrol"]
+    url = ("--resolve", f"localhost:{port}:127.0.0.1", f"https://localhost:{port}/v1/bundle")
+    document = json.loads(run(tmp_path, "curl", "-sf", "--cacert", str(root), *url))
+    (key,) = document["keys"]
+    assert (document["spiffe_sequence"] >= 1, document["spiffe_refresh_hint"], key["use"]) == (True, 300, "x509-svid")
+    der = x509.load_pem_x509_certificate(root.read_bytes()).public_bytes(Encoding.DER)
+    assert [base64.b64decode(each) for each in key["x5c"]] == [der]
+
+
 def enrol(port: int, root: Path, credentials: str, body: bytes) -> int:
     context = ssl.create_default_context(cafile=root)
     with (

@@ -14,6 +14,7 @@ from edge.authn import METHODS
 from edge.control.app import create_app
 from edge.control.inside import Inside
 from edge.control.table import ROUTES, ControlRoute
+from edge.errors import NotReady
 from edge.parse.target import canonicalize
 from edge.routing.pattern import parse, sample
 from tests.pki.conftest import Forge
@@ -28,7 +29,7 @@ async def silence() -> AsyncIterator[tuple[bytes, bytes]]:
         yield each
 
 
-def inside(bundle: bytes = b"") -> Inside:
+def inside(bundle: bytes = b"", spiffe_bundle: bytes = b"") -> Inside:
     return Inside(
         status=lambda: {"bundle_hash": "h"},
         routes=lambda: [{"name": "orders"}],
@@ -36,10 +37,11 @@ def inside(bundle: bytes = b"") -> Inside:
         bundle=lambda: bundle,
         words=silence,
         issued=lambda known: (b"", {}),
+        spiffe_bundle=lambda: spiffe_bundle,
     )
 
 
-def ask(listener: str, path: str, bundle: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+def ask(listener: str, path: str, bundle: bytes = b"", spiffe_bundle: bytes = b"") -> tuple[int, dict[str, str], bytes]:
     """(status, fields, body) of the application alone, as the line would call it."""
     events: list[dict[str, Any]] = []
 
@@ -59,7 +61,7 @@ def ask(listener: str, path: str, bundle: bytes = b"") -> tuple[int, dict[str, s
             **{"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""},
             **{"headers": [], "http_version": "1.1", "scheme": "https", "root_path": "", "extensions": {}},
         }
-        await asyncio.wait_for(create_app(listener, inside(bundle)).asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
+        await asyncio.wait_for(create_app(listener, inside(bundle, spiffe_bundle)).asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
 
     asyncio.run(scene())
     fields = {name.decode(): value.decode() for name, value in events[0]["headers"]}
@@ -95,6 +97,15 @@ def test_cacerts_are_the_bundle_as_certs_only_pkcs7(listener: str, forge: Forge)
         each.certificate.fingerprint(each.certificate.signature_hash_algorithm)  # type: ignore[arg-type]
         for each in (forge.root, forge.issuer)
     }
+
+
+@pytest.mark.parametrize("listener", ["enrol", "services"])
+def test_the_spiffe_bundle_is_served_as_it_was_published(listener: str) -> None:
+    status, fields, body = ask(listener, "/v1/bundle", spiffe_bundle=b'{"keys":[]}')
+    assert (status, fields["content-type"], body) == (200, "application/json", b'{"keys":[]}')
+    assert fields["cache-control"] == "max-age=300"
+    with pytest.raises(NotReady):
+        ask(listener, "/v1/bundle")
 
 
 @pytest.mark.parametrize(
