@@ -199,7 +199,7 @@ class Exchange:
         try:
             pinned, self._dialled = self._dialled, None
             if pinned is None:
-                pool, upstream = self._shared.pool, self._admission.permit.match.route.upstream
+                pool, upstream = self._shared.pool, self._admission.permit.match.upstream
                 if upstream.is_local:
                     self._call(self._admission)
                     return
@@ -214,7 +214,7 @@ class Exchange:
 
     async def _dial(self, addresses: tuple[Endpoint, ...]) -> None:
         assert self._admission is not None
-        self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream, addresses)
+        self._dialled = await self._shared.pool.dial(self._admission.permit.match.upstream, addresses)
 
     def _send(self, pinned: Pinned) -> None:
         assert self._admission is not None
@@ -273,7 +273,7 @@ class Exchange:
     def _arm(self) -> None:
         """From now on it is the upstream's turn."""
         assert self._admission is not None
-        self._deadline_s = self._shared.loop.time() + self._admission.permit.match.route.upstream.timeout_s
+        self._deadline_s = self._shared.loop.time() + self._admission.permit.match.upstream.timeout_s
 
     # -- from the upstream (Receiver) -------------------------------------------------------------
 

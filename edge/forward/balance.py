@@ -83,13 +83,46 @@ def spread(weights: Sequence[int]) -> list[int]:
     return [index for _, index in sorted(zip(turns, indices, strict=True))]
 
 
+class Turns:
+    """Whose turn it is at one upstream: what every request looks at, apart from what only a change does.
+
+    With a thousand services a choice costs what the processor has to fetch for it, more than what it does: these four words
+    and what every object has fill one line of the cache. Made with its `Rotation`, and laid out by it.
+    """
+
+    __slots__ = ("_at", "_rotation", "_round", "only")
+
+    def __init__(self, rotation: Rotation) -> None:
+        self.only: tuple[Endpoint, ...] | None = None
+        """The answer to every request, where there is but one."""
+        self._rotation = rotation
+        self._round: tuple[
+            tuple[Endpoint, ...], ...
+        ] = ()  # what is answered at each turn; empty: it must be worked out
+        self._at = 0
+
+    def lay_out(self, only: tuple[Endpoint, ...] | None, plain: tuple[tuple[Endpoint, ...], ...]) -> None:
+        """`plain`: one round, where nothing but the turn decides; else empty."""
+        self.only, self._round = only, plain
+        # It goes on over changes: who begins anew each time would always begin with the same one.
+        self._at %= max(1, len(plain))
+
+    def order(self) -> tuple[Endpoint, ...]:
+        """Where this request may go, best first. Raises: as `Rotation.order`."""
+        answers = self._round
+        if not answers:
+            return self._rotation.order()
+        at = self._at
+        self._at = at + 1 if at + 1 < len(answers) else 0
+        return answers[at]
+
+
 class Rotation:
-    """The endpoints of one upstream and whose turn it is. Owner: the fleet, one per worker; no lock, one event loop."""
+    """The endpoints of one upstream. Owner: the fleet, one per worker; no lock, one event loop."""
 
     __slots__ = (
         "_draw",
         "_is_limited",
-        "_is_plain",
         "_orders",
         "_peers",
         "_settings",
@@ -97,34 +130,30 @@ class Rotation:
         "_turn",
         "_turns",
         "_usable",
-        "generation",
         "members",
-        "only",
         "registered",
         "service",
+        "turns",
     )
 
     def __init__(self, service: str, peers: Collection[Endpoint], draw: Callable[[], float]) -> None:
         """`peers`: all endpoints of the service that are known, those of other routes and leaving ones included; `draw`
         gives numbers from 0 to below 1."""
+        self.turns = Turns(self)
+        """What requests ask; always the same object."""
         self.service = service
         self.members: tuple[Endpoint, ...] = ()
         """Who may get new requests, as far as file and roster go."""
         self.registered: object = None
-        """The roster's tuple that `members` were made of."""
-        self.generation = -1
-        """Of the roster."""
-        self.only: tuple[Endpoint, ...] | None = None
-        """The answer to every request, where there is but one."""
+        """The roster's tuple that `members` were made of; None before that."""
         self._peers = peers
         self._draw = draw
         self._settings = DEFAULT
         self._is_limited = False
-        self._is_plain = False  # round robin without limits
         self._usable: tuple[Endpoint, ...] = ()
         self._spare: tuple[Endpoint, ...] = ()
         self._turns: tuple[tuple[Endpoint, ...], ...] = ()  # one round: what is answered at each turn
-        self._turn = 0  # goes on over changes: who begins anew each time would always begin with the same one
+        self._turn = 0
         self._orders: dict[Endpoint, tuple[Endpoint, ...]] = {}
 
     def arrange(self, settings: BalanceSettings, now_s: float) -> None:
@@ -142,8 +171,9 @@ class Rotation:
         self._turns = tuple(self._orders[self._usable[index]] for index in spread(weights)) if weights else ()
         self._turn %= max(1, len(self._turns))
         self._is_limited = settings.max_in_flight is not None or settings.max_in_flight_each is not None
-        self._is_plain = bool(weights) and not self._is_limited and settings.policy is Policy.ROUND_ROBIN
-        self.only = self._usable if len(members) == 1 and not self._is_limited else None
+        is_plain = not self._is_limited and settings.policy is Policy.ROUND_ROBIN
+        is_single = len(members) == 1 and not self._is_limited
+        self.turns.lay_out(self._usable if is_single else None, self._turns if is_plain else ())
 
     def _from(self, at: int) -> tuple[Endpoint, ...]:
         """Behind the first come those who would be asked next, and at last those who should not be."""
@@ -163,10 +193,6 @@ class Rotation:
             UpstreamUnreachable: there is nobody; then 502.
             Shedding: as much as allowed is under way; then 503.
         """
-        if self._is_plain:
-            turns, turn = self._turns, self._turn
-            self._turn = turn + 1 if turn + 1 < len(turns) else 0
-            return turns[turn]
         if not self._turns:
             raise UpstreamUnreachable("no-endpoint", self.service)
         if self._is_limited:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
-from edge.forward.balance import DEFAULT, BalanceSettings, Rotation
+from edge.forward.balance import DEFAULT, BalanceSettings, Rotation, Turns
 from edge.forward.endpoint import Address, Endpoint, spell
 from edge.forward.health import CheckSettings, ejectable
 from edge.model.instance import Instance
@@ -43,8 +43,10 @@ class Fleet:
     def __init__(self, registered: Registered, draw: Callable[[], float]) -> None:
         """`draw` gives numbers from 0 to below 1."""
         self.registered = registered
-        self.rotations: dict[Upstream, Rotation] = {}
+        self.turns: dict[Upstream, Turns] = {}
         """By the object, which is quick to find; `arranged` fills it. Always this dict: the pool holds it."""
+        self.generation = registered.generation
+        """Of the roster, when `turns` was last emptied: whoever finds another one there asks `arranged`."""
         self._draw = draw
         self._settings: Mapping[str, BalanceSettings] = {}
         self._by_content: dict[str, dict[_Key, tuple[Upstream, Rotation]]] = {}
@@ -57,7 +59,7 @@ class Fleet:
     def configure(self, settings: Mapping[str, BalanceSettings], upstreams: Collection[Upstream], now_s: float) -> None:
         """Another configuration: its settings by service, and the upstreams that its routes name."""
         self._settings = settings
-        self.rotations.clear()
+        self._forget_turns()
         wanted = {(upstream.service, _key(upstream)) for upstream in upstreams}
         for service, known in self._by_content.items():
             for key in [key for key in known if (service, key) not in wanted]:
@@ -72,6 +74,8 @@ class Fleet:
 
     def arranged(self, upstream: Upstream, now_s: float) -> Rotation:
         """The rotation of an upstream, as of now."""
+        if self.generation != self.registered.generation:
+            self._forget_turns()
         return self._arrange(upstream, now_s, is_cold=self._is_cold(upstream.service))
 
     def _is_cold(self, service: str) -> bool:
@@ -86,7 +90,7 @@ class Fleet:
             known[key] = upstream, Rotation(upstream.service, peers, self._draw)
         rotation = known[key][1]
         registered = self.registered.instances(upstream.service)
-        if rotation.generation < 0 or rotation.registered is not registered:
+        if rotation.registered is not registered:
             self._assemble(upstream, rotation, registered)
             if not is_cold and any(each.is_member for each in rotation.members):
                 for endpoint in rotation.members:
@@ -94,11 +98,14 @@ class Fleet:
                         endpoint.health.start_slowly(now_s)
             self._mark_members(upstream.service)
             self._rearrange(upstream.service, now_s)
-        rotation.generation = self.registered.generation
-        if len(self.rotations) >= MAX_KNOWN:  # upstreams of routes that came and went
-            self.rotations.clear()
-        self.rotations[upstream] = rotation
+        if len(self.turns) >= MAX_KNOWN:  # upstreams of routes that came and went
+            self.turns.clear()
+        self.turns[upstream] = rotation.turns
         return rotation
+
+    def _forget_turns(self) -> None:
+        self.turns.clear()
+        self.generation = self.registered.generation
 
     def _assemble(self, upstream: Upstream, rotation: Rotation, registered: tuple[Instance, ...]) -> None:
         """Who belongs to it."""

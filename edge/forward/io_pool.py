@@ -101,7 +101,7 @@ class Pool:
         self._insistence = Insistence(loop, self._probe, self._turned)
         self._out = self._insistence.out
         self.fleet = fleet
-        self._rotations, self._registered = fleet.rotations, fleet.registered
+        self._turns, self._registered = fleet.turns, fleet.registered
         self._all: dict[UpstreamConnection, Pinned] = {}
         self._trust: UpstreamTrust | None = None
 
@@ -123,10 +123,10 @@ class Pool:
             UpstreamUnreachable: the service has no endpoint; then 502.
             Shedding: as much as its limits allow is under way; then 503.
         """
-        rotation = self._rotations.get(upstream)
-        if rotation is None or rotation.generation != self._registered.generation:
-            rotation = self.fleet.arranged(upstream, self._loop.time())
-        order = rotation.only or rotation.order()
+        turns = self._turns.get(upstream)
+        if turns is None or self.fleet.generation != self._registered.generation:
+            turns = self.fleet.arranged(upstream, self._loop.time()).turns
+        order = turns.only or turns.order()
         if self._out:
             return tuple(each for each in order if (each.spiffe_id, each.address) not in self._out) or order
         return order

@@ -97,9 +97,13 @@ class Route:
     """(file, line, column) for messages."""
 
 
-@dataclass(slots=True, eq=False)
 class RouteMatch:
     """A route together with the segments it captured."""
 
-    route: Route
-    params: dict[str, str]
+    __slots__ = ("params", "route", "upstream")
+
+    def __init__(self, route: Route, params: dict[str, str]) -> None:
+        self.route = route
+        self.params = params
+        self.upstream = route.upstream
+        """The route's: asked at each request, and nearer here."""

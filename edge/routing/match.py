@@ -40,11 +40,12 @@ def match(table: Table, request: Request, sni: str | None) -> RouteMatch:
     entry = _find(table.root, parts, request)
     if entry is None:
         raise RouteNotFound("no-route")
-    if "%2F" in request.path and not entry.encoded_slash:
+    terms = entry.terms
+    if "%2F" in request.path and not terms.encoded_slash:
         raise MalformedRequest("path-encoded-slash")
     found = entry.bare_match
-    if entry.captures:
-        found = RouteMatch(entry.route, {name: _decoded(parts[at]) for at, name in entry.captures})
+    if terms.captures:
+        found = RouteMatch(found.route, {name: _decoded(parts[at]) for at, name in terms.captures})
     if memo is not None:
         memo[table] = found
     return found
@@ -55,13 +56,13 @@ def _find(root: Node, parts: list[str], request: Request) -> Entry | None:
     end = len(parts)
     at = 1  # parts[0] is the nothing before the first slash
     node: Node | None = root
-    later: list[tuple[Node | None, tuple[Entry, ...], int]] = []
+    later: list[tuple[Node | None, Entry | None, int]] = []
     while True:
         while node is not None:
-            if node.rest:
+            if node.rest is not None:
                 later.append((None, node.rest, at))
             if at == end:
-                if node.end:
+                if node.end is not None:
                     entry = _first(node.end, request)
                     if entry is not None:
                         return entry
@@ -69,30 +70,32 @@ def _find(root: Node, parts: list[str], request: Request) -> Entry | None:
             part = parts[at]
             at += 1
             if node.one is not None and part:
-                later.append((node.one, (), at))
+                later.append((node.one, None, at))
             node = node.literals.get(part)
         if not later:
             return None
-        node, leaf, at = later.pop()
-        if node is None:
-            entry = _first(leaf, request)
+        node, rest, at = later.pop()
+        if rest is not None:
+            entry = _first(rest, request)
             if entry is not None:
                 return entry
 
 
-def _first(leaf: tuple[Entry, ...], request: Request) -> Entry | None:
+def _first(first: Entry, request: Request) -> Entry | None:
     """The first entry that fits, or None when none has this host and its conditions. Raises: MethodNotAllowed."""
     allowed: set[str] | None = None
-    for entry in leaf:
-        if entry.hosts is not None and request.host not in entry.hosts:
-            continue
-        if entry.headers and not _has_headers(entry.headers, request):
-            continue
-        if entry.query and not _has_query(entry.query, request.raw_query):
-            continue
-        if request.method in entry.methods:
-            return entry
-        allowed = (allowed or set()) | entry.methods
+    entry: Entry | None = first
+    while entry is not None:
+        terms = entry.terms
+        if (
+            (terms.hosts is None or request.host in terms.hosts)
+            and (not terms.headers or _has_headers(terms.headers, request))
+            and (not terms.query or _has_query(terms.query, request.raw_query))
+        ):
+            if request.method in terms.methods:
+                return entry
+            allowed = (allowed or set()) | terms.methods
+        entry = entry.following
     if allowed is not None:
         raise MethodNotAllowed(sorted(allowed))
     return None

@@ -23,11 +23,11 @@ from edge.model.route import Capture, FieldCondition, Route, RouteMatch, Wildcar
 from edge.routing.pattern import shape
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One route at its leaf, with what a match looks at in the form that is quickest to look at."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request must have for a route beside its path, and what is read off its path. In the form that is quickest to
+    look at; equal terms of a table are one object."""
 
-    route: Route
     hosts: frozenset[str] | None
     """None: any host of the listener."""
     methods: frozenset[str]
@@ -36,20 +36,37 @@ class Entry:
     captures: tuple[tuple[int, str], ...]
     """(position in `path.split("/")`, name)."""
     encoded_slash: bool
+
+
+# With a thousand services a match costs what the processor has to fetch for it, more than what it does: a node, an entry and
+# the match it gives are one line of the cache each (three or four words beside what every object has).
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One route at its leaf."""
+
     bare_match: RouteMatch
     """The match of a route that captures nothing: always the same, so built once."""
+    terms: Terms
+    following: Entry | None = None
+    """Which is looked at if this one does not fit."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One position in a path. Leaves are ordered: the first entry that fits is the right one."""
+    """One position in a path. Entries are ordered: the first one that fits is the right one."""
 
-    literals: dict[str, Node] = field(default_factory=dict)
+    literals: dict[str, Node] = field(default_factory=lambda: _NO_NODES)
     one: Node | None = None
-    rest: tuple[Entry, ...] = ()
-    """Routes whose pattern ends here in `/**`."""
-    end: tuple[Entry, ...] = ()
-    """Routes whose pattern ends exactly here."""
+    rest: Entry | None = None
+    """The first of the routes whose pattern ends here in `/**`."""
+    end: Entry | None = None
+    """Of those whose pattern ends exactly here."""
+
+
+_NO_NODES: dict[str, Node] = {}
+_NO_PARAMS: dict[str, str] = {}
+"""Of every node below which nothing is, and of every match that captures nothing. Never written to; one object each, for a
+thousand empty ones lie between what a match looks at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,42 +89,55 @@ class _Any:
 def compile(routes: Sequence[Route], hosts: Iterable[str] | None) -> Table:
     """`hosts`: those of the listener, lower-case; None: any, where a name leads to nothing that another would not. The routes
     must hold no pair of `overlaps`."""
-    root = Node()
+    root, known = Node(), dict[Terms, Terms]()
     for route in routes:
-        _insert(root, _entry(route))
+        terms = _terms(route)
+        _insert(root, Entry(RouteMatch(route, _NO_PARAMS), known.setdefault(terms, terms)))
     return Table(root, _Any() if hosts is None else frozenset(hosts), tuple(routes))
 
 
-def _entry(route: Route) -> Entry:
+def _terms(route: Route) -> Terms:
     segments = route.pattern.segments
-    return Entry(
-        route=route,
+    return Terms(
         hosts=frozenset(route.hosts) or None,
         methods=frozenset(route.methods),
         headers=tuple((each.name.encode("ascii"), each.value.encode("utf-8")) for each in route.headers),
         query=tuple((each.name, each.value) for each in route.query),
         captures=tuple((at, segment.name) for at, segment in enumerate(segments, 1) if isinstance(segment, Capture)),
         encoded_slash=route.encoded_slash,
-        bare_match=RouteMatch(route, {}),
     )
 
 
 def _insert(root: Node, entry: Entry) -> None:
     node = root
-    for segment in shape(entry.route.pattern):
+    for segment in shape(entry.bare_match.route.pattern):
         if segment is Wildcard.REST:
-            node.rest = _ordered((*node.rest, entry))
+            node.rest = _placed(node.rest, entry)
             return
         if segment is Wildcard.ONE:
             node.one = node.one or Node()
             node = node.one
         else:
+            if node.literals is _NO_NODES:
+                node.literals = {}
             node = node.literals.setdefault(segment, Node())
-    node.end = _ordered((*node.end, entry))
+    node.end = _placed(node.end, entry)
 
 
-def _ordered(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    return tuple(sorted(entries, key=lambda entry: (-_conditions(entry.route), entry.hosts is None)))
+def _placed(first: Entry | None, entry: Entry) -> Entry:
+    """The entries from `first` on with another one among them, behind those of its rank; → the first."""
+    if first is None or _place(entry) < _place(first):
+        entry.following = first
+        return entry
+    before = first
+    while before.following is not None and _place(before.following) <= _place(entry):
+        before = before.following
+    before.following, entry.following = entry, before.following
+    return first
+
+
+def _place(entry: Entry) -> tuple[int, bool]:
+    return -_conditions(entry.bare_match.route), entry.terms.hosts is None
 
 
 def _conditions(route: Route) -> int:

@@ -194,7 +194,7 @@ class _Requests:
         addresses, routes, requests, count = self.pool.addresses, self.table, self.requests, len(self.requests)
         began = time.process_time_ns()
         for turn in range(turns):
-            addresses(match(routes, requests[turn % count], None).route.upstream)
+            addresses(match(routes, requests[turn % count], None).upstream)
         return (time.process_time_ns() - began) / turns
 
 

@@ -44,10 +44,10 @@ class House:
         self.fleet.configure({"orders": settings}, upstreams, 0.0)
 
     def order(self, now_s: float = 0.0) -> tuple[Endpoint, ...]:
-        rotation = self.fleet.rotations.get(self.upstream)
-        if rotation is None or rotation.generation != self.roster.generation:
-            rotation = self.fleet.arranged(self.upstream, now_s)
-        return rotation.only or rotation.order()
+        turns = self.fleet.turns.get(self.upstream)
+        if turns is None or self.fleet.generation != self.roster.generation:
+            turns = self.fleet.arranged(self.upstream, now_s).turns
+        return turns.only or turns.order()
 
     def first(self, now_s: float = 0.0) -> Endpoint:
         return self.order(now_s)[0]

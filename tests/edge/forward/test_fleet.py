@@ -108,7 +108,7 @@ def test_upstreams_that_come_and_go_are_not_kept(monkeypatch: pytest.MonkeyPatch
     for _ in range(20):
         house.upstream = upstream(A, B)  # another object that says the same: the turn goes on
         house.first()
-        assert len(house.fleet.rotations) <= 4
+        assert len(house.fleet.turns) <= 4
     assert house.ports(2) == [9101, 9102]
 
 
