@@ -52,9 +52,18 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _instance(row: Mapping[str, Any]) -> str:
     state = row["state"] if row.get("reason") is None else f"{row['state']}: {row['reason']}"
+    health = _health(row.get("health"))
     if row["source"] != "registered":
-        return f"{row['address']} [{state}] {row['source']}"
+        return f"{row['address']} [{state}] {health}, {row['source']}"
     return (
-        f"{row['instance']} {row['address']} [{state}] since {row['since']}, ends in {row['expires_in_s']:.0f} s, "
+        f"{row['instance']} {row['address']} [{state}] {health}, since {row['since']}, ends in {row['expires_in_s']:.0f} s, "
         f"weight {row['weight']}, through {row['gateway']}"
     )
+
+
+def _health(health: Mapping[str, Any] | None) -> str:
+    """As the workers see it: the worst that any of them says."""
+    if health is None:
+        return "not asked yet"
+    until = f" until {health['ejected_until']}" if health["ejected_until"] else ""
+    return f"{health['state']}{until}, {health['in_flight']} under way"

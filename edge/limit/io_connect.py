@@ -8,10 +8,12 @@ from collections.abc import Awaitable
 from typing import Any, Protocol, cast
 
 from valkey.asyncio import Valkey
-from valkey.asyncio.cluster import ClusterNode, ValkeyCluster
+from valkey.asyncio.cluster import ClusterNode, ClusterParser, ValkeyCluster
+from valkey.asyncio.connection import DefaultParser
 from valkey.asyncio.sentinel import Sentinel
-from valkey.exceptions import ValkeyError
+from valkey.exceptions import InvalidResponse, ValkeyError
 
+from edge.limit.replies import Reply, TooLarge
 from edge.limit.store import StoreSettings
 
 _RESTED_S = 0.005
@@ -23,6 +25,38 @@ class Client(Protocol):
 
     def execute_command(self, *words: Any) -> Awaitable[Any]: ...
     def aclose(self) -> Awaitable[None]: ...
+
+
+class _Measured:
+    """What a parser reads from, with every answer held against its bounds before the parser sees it."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._reply = Reply()
+
+    async def read(self, size: int) -> bytes:
+        raw = await self._stream.read(size)
+        try:
+            self._reply.take(raw)
+        except TooLarge as exc:
+            raise InvalidResponse(f"an answer beyond its bounds: {exc}") from exc
+        return raw
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # one of two, by what is installed
+    _stream: Any
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)
+        self._stream = _Measured(self._stream)
+
+
+class _ClusterParser(ClusterParser):
+    _stream: Any
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)
+        self._stream = _Measured(self._stream)
 
 
 class _Single:
@@ -61,9 +95,9 @@ class _Single:
 class _Watched:
     """A master as the sentinels name it, asked again at each reconnection. Ends together with their connections."""
 
-    def __init__(self, sentinel: Any, master: Any) -> None:
+    def __init__(self, master: Any, *sentinels: Any) -> None:
         self._master = master
-        self._clients = (master, *sentinel.sentinels)
+        self._clients = (master, *sentinels)
 
     def execute_command(self, *words: Any) -> Awaitable[Any]:
         return cast(Awaitable[Any], self._master.execute_command(*words))
@@ -91,22 +125,30 @@ def connect(settings: StoreSettings) -> Client:
     if settings.topology == "cluster":
         del options["db"]
         nodes = [ClusterNode(host, port) for host, port in settings.addresses]
-        return cast(
-            Client,
-            ValkeyCluster(
-                startup_nodes=nodes, cluster_error_retry_attempts=1, socket_timeout=settings.timeout_s, **options
-            ),
+        cluster = ValkeyCluster(
+            startup_nodes=nodes, cluster_error_retry_attempts=1, socket_timeout=settings.timeout_s, **options
         )
+        # The nodes that are named here share no options with those that are heard of.
+        for known in (cluster.connection_kwargs, *(node.connection_kwargs for node in nodes)):
+            known["parser_class"] = _ClusterParser
+        return cast(Client, cluster)
     if settings.topology == "sentinel":
         # The sentinels themselves speak with the same TLS, and are asked without the master's credentials.
         secured = {name: value for name, value in options.items() if name.startswith("ssl")}
         secured["socket_timeout"] = settings.timeout_s
         sentinel: Any = Sentinel(settings.addresses, sentinel_kwargs=secured, **options)  # type: ignore[no-untyped-call]
-        return _Watched(sentinel, sentinel.master_for(settings.master, socket_timeout=settings.timeout_s))
+        master = sentinel.master_for(settings.master, socket_timeout=settings.timeout_s)
+        return _Watched(*map(_measured, (master, *sentinel.sentinels)))
     # The caller bounds each call as a whole; a second timer per read would cost more than the read.
     options |= {"single_connection_client": True, "lib_name": None, "lib_version": None}
     options |= {"socket_timeout": None, "socket_connect_timeout": settings.timeout_s}
     if settings.socket_path is not None:
-        return _Single(Valkey(unix_socket_path=settings.socket_path, **options))
+        return _Single(_measured(Valkey(unix_socket_path=settings.socket_path, **options)))
     host, port = settings.addresses[0]
-    return _Single(Valkey(host=host, port=port, **options))
+    return _Single(_measured(Valkey(host=host, port=port, **options)))
+
+
+def _measured(client: Any) -> Any:
+    """The same client, before it has connected: it takes no answer beyond the bounds."""
+    client.connection_pool.connection_kwargs["parser_class"] = _Parser
+    return client

@@ -6,7 +6,9 @@
 A reader follows the stream, so that a change is everywhere within a look, and walks the hash in pieces, so that what it
 missed, and what somebody changed or took away, is found as well. Both are read as bytes and judged above.
 
-When a call fails the connection is dropped: an answer that came late would stand for the next question.
+When a call fails the connection is dropped: an answer that came late would stand for the next question. So it is when an
+answer is larger than any we ask for (`limit.replies`) or of another form: `BAD_ANSWER`, and nothing of it is taken. Where
+entries are large, fewer are asked for.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from valkey.exceptions import NoScriptError, ValkeyClusterException, ValkeyError
+from valkey.exceptions import InvalidResponse, NoScriptError, ValkeyClusterException, ValkeyError
 
 from edge.errors import StoreUnavailable
 from edge.registry.entry import MAX_BYTES
@@ -26,8 +28,15 @@ CHANGES = "{edge:registry}:changes"
 """The braces are a Valkey Cluster hash tag: both are written in one script."""
 BATCH = 256
 """Entries in one answer: what a flood in the store may cost a reader per look."""
+FEWEST = 8
+"""Asked for where answers were too large: so many of the largest are far below what an answer may have."""
+BAD_ANSWER = "store-answer"
+"""The rule of `StoreUnavailable` when the store did answer."""
+_MAX_IDENTITY_BYTES = 64
 _KEPT = 4096
 _FAILURES = (ValkeyError, ValkeyClusterException, OSError)
+_MISSHAPEN = (InvalidResponse, TypeError, ValueError, LookupError, AttributeError)
+"""What the client library raises, or we, where an answer is not of the form that the command has."""
 _PUBLISH = """\
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[2])
@@ -37,6 +46,9 @@ if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL'
 return 0
 """
 _SHA = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (_PUBLISH, _DROP)}
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Client(Protocol):
@@ -59,6 +71,7 @@ class RegistryStore:
         self._seen: bytes | None = None
         """Id of the last change that was read; None before the first look."""
         self._cursor = 0
+        self._batch = BATCH
 
     async def publish(self, field: str, raw: bytes) -> None:
         """Write what stands, and tell everybody. Raises: StoreUnavailable."""
@@ -72,21 +85,17 @@ class RegistryStore:
         """What was written since the last look, oldest first, at most BATCH. Raises: StoreUnavailable."""
         async with self._reading:
             if self._seen is None:
-                last = await self._call("XREVRANGE", CHANGES, "+", "-", "COUNT", 1)
-                self._seen = last[0][0] if last else b"0-0"
+                self._seen = await self._call(_last, "XREVRANGE", CHANGES, "+", "-", "COUNT", 1)
                 return []
-            answer = await self._call("XREAD", "COUNT", BATCH, "STREAMS", CHANGES, self._seen)
-            found = []
-            for _, messages in _streams(answer):
-                for identity, fields in messages:
-                    self._seen = identity
-                    found.append(bytes((fields or {}).get(b"e", b"")[: MAX_BYTES + 1]))
-            return found
+            found = await self._call(_changes, "XREAD", "COUNT", self._batch, "STREAMS", CHANGES, self._seen)
+            if found:
+                self._seen = found[-1][0]
+            return [raw for _, raw in found]
 
     async def walk(self) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The next piece of what stands, and whether it was the last of a round. Raises: StoreUnavailable."""
-        self._cursor, found = await self._call("HSCAN", ENTRIES, self._cursor, "COUNT", BATCH)
-        return list(found.items()), not self._cursor
+        self._cursor, found = await self._call(_piece, "HSCAN", ENTRIES, self._cursor, "COUNT", self._batch)
+        return found, not self._cursor
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -95,25 +104,32 @@ class RegistryStore:
 
     async def _script(self, text: str, keys: tuple[str, ...], *arguments: object) -> None:
         try:
-            await self._call("EVALSHA", _SHA[text], len(keys), *keys, *arguments)
+            await self._call(_anything, "EVALSHA", _SHA[text], len(keys), *keys, *arguments)
         except NoScriptError:
-            await self._call("EVAL", text, len(keys), *keys, *arguments)
+            await self._call(_anything, "EVAL", text, len(keys), *keys, *arguments)
 
-    async def _call(self, *words: object) -> Any:
+    async def _call(self, read: Callable[[Any], _Answer], *words: object) -> _Answer:
+        """A question, and its answer if it has the form of one."""
         async with self._turn:
             if self._client is None:
                 self._client = self._connect()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._client.execute_command(*words)
+                    answer = read(await self._client.execute_command(*words))
             except NoScriptError:
                 raise
+            except _MISSHAPEN as exc:
+                self._batch = max(FEWEST, self._batch // 4)
+                await self._lose()
+                raise StoreUnavailable(BAD_ANSWER, f"{words[0]}: {type(exc).__name__}: {exc}"[:200]) from exc
             except _FAILURES as exc:
                 await self._lose()
                 raise StoreUnavailable("registry", f"{type(exc).__name__}: {exc}") from exc
             except asyncio.CancelledError:
                 await self._lose()
                 raise
+        self._batch = min(BATCH, self._batch * 2)
+        return answer
 
     async def _lose(self) -> None:
         try:
@@ -122,8 +138,41 @@ class RegistryStore:
             pass  # it was lost before
 
 
-def _streams(answer: Any) -> list[tuple[Any, list[tuple[bytes, dict[bytes, bytes] | None]]]]:
-    """RESP2 gives a list of streams, RESP3 a mapping; the client library leaves that difference to us."""
-    if not answer:
-        return []
-    return list(answer.items()) if isinstance(answer, dict) else list(answer)
+def _anything(answer: object) -> None:
+    """What a script says is not looked at."""
+
+
+def _last(answer: Any) -> bytes:
+    """XREVRANGE: the id of the newest message."""
+    return _identity(answer[0][0]) if answer else b"0-0"
+
+
+def _changes(answer: Any) -> list[tuple[bytes, bytes]]:
+    """XREAD: (id, sealed entry) of each message. RESP2 gives a list of streams, RESP3 a mapping; the client library leaves
+    that difference to us."""
+    found: list[tuple[bytes, bytes]] = []
+    for _, messages in (answer.items() if isinstance(answer, dict) else answer) if answer else ():
+        for identity, fields in messages:
+            raw = (fields or {}).get(b"e", b"")
+            found.append((_identity(identity), _bytes(raw)[: MAX_BYTES + 1]))
+    return found[:BATCH]
+
+
+def _piece(answer: Any) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """HSCAN: the next cursor, and (field, sealed entry) of each."""
+    cursor, found = answer
+    if not isinstance(cursor, int) or not 0 <= cursor < 1 << 64:
+        raise ValueError("a cursor of another kind")
+    return cursor, [(_bytes(field), _bytes(raw)) for field, raw in found.items()]
+
+
+def _identity(found: object) -> bytes:
+    if len(_bytes(found)) > _MAX_IDENTITY_BYTES:
+        raise ValueError("an id of another kind")
+    return _bytes(found)
+
+
+def _bytes(found: object) -> bytes:
+    if not isinstance(found, bytes):
+        raise TypeError(f"{type(found).__name__} in place of a string")
+    return found

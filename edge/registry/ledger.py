@@ -14,12 +14,17 @@ Nothing here verifies, and nothing unverified may be put in. Laws:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 
 from edge.registry.entry import Entry
 
 _NEVER_MS = 1 << 63
+MAX_EACH = 1000
+"""Instances of one service, whoever admitted them: twice what a gateway admits, for two may do so at once."""
+MAX_HELD_BYTES = 64 << 20
+"""Of all entries together: what gateways sign is believed, and one that was broken into signs as much as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,12 @@ class Held:
 
 
 class Ledger:
-    """Owner: the worker; one event loop, no lock. Bounded by what gateways sign: leases end within two minutes."""
+    """Owner: the worker; one event loop, no lock. Bounded, and leases end within two minutes."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], Held] = {}
+        self._each: Counter[str] = Counter()
+        self._bytes = 0
         self._due_ms = _NEVER_MS
         """Nothing ends by time before this."""
 
@@ -71,7 +78,13 @@ class Ledger:
 
     def count(self, service: str) -> int:
         """Instances known of a service, gone ones among them: a flood of names must not pass by leaving again."""
-        return sum(1 for key in self._held if key[0] == service)
+        return self._each[service]
+
+    def has_room(self, entry: Entry, raw: bytes) -> bool:
+        """Whether one more is bearable; what takes the place of something known always is."""
+        if entry.key in self._held:
+            return True
+        return self._each[entry.service] < MAX_EACH and self._bytes + len(raw) <= MAX_HELD_BYTES
 
     def is_stale(self, entry: Entry) -> bool:
         """Whether something newer is known: then this is a replay, or was written late."""
@@ -88,6 +101,8 @@ class Ledger:
         keep_until_ms = max(entry.expires_ms, known.keep_until_ms if known is not None else 0)
         held = Held(entry, raw, entry.certificates + signer, keep_until_ms, moment.mono_s, is_living=False)
         held.judge(moment)
+        self._bytes += len(raw) - (len(known.raw) if known is not None else 0)
+        self._each[entry.service] += known is None
         self._held[entry.key] = held
         self._due_ms = min(self._due_ms, entry.expires_ms)
         return True
@@ -101,9 +116,15 @@ class Ledger:
             if held.is_living and not held.judge(moment):
                 ended.append(held)
             if moment.now_ms >= held.keep_until_ms:
-                del self._held[key]
+                self._forget(key)
         self._due_ms = min((_next_ms(held) for held in self._held.values()), default=_NEVER_MS)
         return ended
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        self._bytes -= len(self._held.pop(key).raw)
+        self._each[key[0]] -= 1
+        if not self._each[key[0]]:
+            del self._each[key[0]]
 
 
 def _next_ms(held: Held) -> int:

@@ -14,6 +14,7 @@ from edge.model.route import Route
 from edge.pipeline import Gateway
 from edge.registry.ledger import Held
 from edge.routing.table import in_order
+from edge.serve.instances import InstanceStatus, instances
 from edge.serve.pool import Boot
 from edge.serve.registrar import Registrar
 from edge.serve.registry import LOOK_S, WALK_S, Registry, facts
@@ -28,6 +29,7 @@ class Discovery:
     def __init__(self, boot: Boot, shared: WorkerShared, config: Config, on_declared: Callable[[], None]) -> None:
         """`on_declared` is called when other declared routes live than before; then ask for `gateway`."""
         self._config = config
+        self._board = boot.board
         self._log = RegistryLog(shared.recorder, boot.report)
         self._issuances = shared.issuances
         view = View.of(config, shared.issuances)
@@ -94,7 +96,8 @@ class Discovery:
         return [*live, *refused]
 
     def facts(self) -> Facts:
-        """Who serves what."""
+        """Who serves what, and how they do by what all workers said last, at most a second ago. `health` is None for whom no
+        worker has balanced yet, and who is beyond the bound of what they list."""
         registry = self._registry
         endpoints = {
             (route.upstream.service, address) for route in self._config.routes for address in route.upstream.endpoints
@@ -103,12 +106,27 @@ class Discovery:
         if registry is not None:
             held = [each for each in registry.ledger.all() if not each.entry.gone]
             rows += [_instance_facts(each, registry) for each in held]
+        health = {(each.service, each.name): _health(each) for each in instances(self._board)}
+        rows = [{**row, "health": health.get((str(row["service"]), str(row["instance"])))} for row in rows]
         rows.sort(key=lambda row: (str(row["service"]), str(row["instance"])))
         return {
             "services": sorted(grant.service for grant in self._config.grants),
             "instances": rows,
             "refused": [dict(each) for each in self._log.refusals],
         }
+
+
+def _health(status: InstanceStatus) -> Facts:
+    return {
+        "state": status.state,
+        "in_flight": status.in_flight,
+        "ejected_since": _moment(status.since) if status.since else None,
+        "ejected_until": _moment(status.until) if status.until else None,
+    }
+
+
+def _moment(since_epoch_s: float) -> str:
+    return datetime.fromtimestamp(since_epoch_s, UTC).isoformat(timespec="milliseconds")
 
 
 def _endpoint_facts(service: str, address: tuple[str, int]) -> Facts:
@@ -126,7 +144,7 @@ def _instance_facts(held: Held, registry: Registry) -> Facts:
         "state": "refused" if why is not None else "draining" if entry.draining else "live",
         "reason": why,
         "source": "registered",
-        "since": datetime.fromtimestamp(entry.since_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        "since": _moment(entry.since_ms / 1000),
         "expires_in_s": round(entry.expires_ms / 1000 - time.time(), 3),
         "gateway": entry.gateway,
         "weight": entry.weight,

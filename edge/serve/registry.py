@@ -9,6 +9,7 @@ Each entry is judged in this order, and one that fails changes nothing and is an
 2. it is not older than what is known (`replayed`), and does not reach further into the future than a lease can (`future`)
 3. its signer's chain leads to our anchors, in the role of a gateway, not revoked (`signer`), and it says so itself
 4. the signature (`signature`)
+5. there is room for one more of its service, and for one more at all (`too-many`)
 
 Then it is known, whatever becomes of the store. It is sent requests when its lease holds, services.yaml names its service,
 and its address is not one that means something else on this machine than on the gateway that admitted it.
@@ -30,7 +31,7 @@ from edge.model.instance import Instance
 from edge.model.recent import Recent
 from edge.registry.address import refusal
 from edge.registry.entry import MAX_TTL_S, SKEW_S, Declared, Entry, Sealed, read, seal
-from edge.registry.io_store import RegistryStore
+from edge.registry.io_store import BAD_ANSWER, RegistryStore
 from edge.registry.ledger import Held, Ledger, Moment
 from edge.registry.pace import Share
 from edge.registry.roster import Roster
@@ -45,7 +46,7 @@ _AT_ONCE = 32
 """Entries that are judged before the loop gets its turn: 80 µs each."""
 _PUT_BACK = 64
 _LATEST_S = MAX_TTL_S + SKEW_S
-_PASSING = frozenset(("future", "signer"))
+_PASSING = frozenset(("future", "signer", "too-many"))
 """Refusals that time, or a newer configuration or revocation set, may turn: not remembered by the bytes."""
 
 
@@ -213,9 +214,12 @@ class Registry:
             self.log.reached()
 
     def _unreachable(self, exc: StoreUnavailable) -> None:
+        """What is known stands until it ends by its own time."""
         if self._is_reachable:
             self._is_reachable = False
             self.log.lost(exc.detail)
+            if exc.rule == BAD_ANSWER:
+                self.log.forged("answer", {"service.name": "", "message": exc.detail})
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -243,7 +247,7 @@ class Registry:
         if self._doubted.find(digest):
             return False
         signer = self._signers.find(sealed.leaf, revoked)
-        rule = "moved" if is_moved else self._flaw(sealed, signer, now)
+        rule = "moved" if is_moved else self._flaw(sealed, raw, signer, now)
         if rule is not None or signer is None:
             return self._refuse(rule or "signer", self._known_only(facts(entry)), digest, field)
         return self._take(entry, raw, signer, digest, field)
@@ -264,8 +268,12 @@ class Registry:
 
     def _take(self, entry: Entry, raw: bytes, signer: Signer, digest: bytes, field: bytes | None) -> bool:
         """The signature holds. An older one is a late write once, and a replay when it comes again."""
+        known = self.ledger.find(*entry.key)
+        was = known.entry if known is not None and known.is_living else None
         if self.ledger.take(entry, raw, signer.certificates, self.moment()):
             self._changed(entry.key)
+            if was is not None and self._tells_ends:
+                self._hear(was, entry)
         elif self.ledger.is_stale(entry):
             if field is not None or self._read_before.find(digest):
                 self.log.forged("replayed", facts(entry))
@@ -276,14 +284,26 @@ class Registry:
             self._walked.add(entry.key)
         return False
 
-    def _flaw(self, sealed: Sealed, signer: Signer | None, now: datetime) -> str | None:
+    def _hear(self, was: Entry, now: Entry) -> None:
+        """Another gateway says that a living instance left, moved or changed hands. It may, since any gateway may be the one
+        that the service spoke to next; that it did is in each gateway's own log, out of the other's reach."""
+        stays = (was.host, was.port, was.holder) == (now.host, now.port, now.holder)
+        if now.gateway != self.view.gateway_id and (now.gone or not stays):
+            before = f"was at {was.host}:{was.port} through {was.gateway}"
+            self.log.change(
+                "registry.heard-gone" if now.gone else "registry.heard-moved", {**facts(now), "message": before}
+            )
+
+    def _flaw(self, sealed: Sealed, raw: bytes, signer: Signer | None, now: datetime) -> str | None:
         entry = sealed.unverified
         now_ms = self.moment().now_ms
         if entry.expires_ms > now_ms + _LATEST_S * 1000 or entry.sequence > (now_ms + SKEW_S * 1000) * 1_000_000:
             return "future"
         if signer is None or signer.gateway_id != entry.gateway or now >= signer.not_after:
             return "signer"
-        return None if sealed.is_signed(self.view.trust_domain) else "signature"
+        if not sealed.is_signed(self.view.trust_domain):
+            return "signature"
+        return None if self.ledger.has_room(entry, raw) else "too-many"
 
     def _known_only(self, values: Mapping[str, str | int]) -> Mapping[str, str | int]:
         """What a stranger wrote names no service in the log that we do not have: tallies are kept by it."""

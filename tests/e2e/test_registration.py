@@ -95,12 +95,19 @@ def test_it_is_known_to_both_gateways_and_gone_from_both(
         shown = run("services", "--json", "-c", homes[home] / "edge.yaml")
         (row,) = [row for row in json.loads(shown.stdout)["instances"] if row["instance"] == member.name]
         assert (row["state"], row["gateway"]) == ("live", "spiffe://mesh.internal/gw/edge")
+        eventually(lambda home=home: "] healthy, 0 under way, since" in shown_of(homes[home], member.name), SOON_S)  # type: ignore[misc]
     assert member.register(b).status == 200  # a heartbeat, through the other one
     assert member.leave(b).facts == {"drain_s": 2.0}
     for gateway in gateways:
         eventually(lambda gateway=gateway: gateway.get("/orders/1")[0] == 502, SOON_S)  # type: ignore[misc]
         assert f"orders/{member.name}" not in instances(gateway)
     assert member.leave(a).rule == "no-lease"
+
+
+def shown_of(home: Path, instance: str) -> str:
+    """Its line in `edge services`."""
+    lines = run("services", "-c", home / "edge.yaml").stdout.splitlines()
+    return next(line for line in lines if line.strip().startswith(f"{instance} "))
 
 
 def test_a_declared_route_is_served_on_both_and_its_policy_decides(

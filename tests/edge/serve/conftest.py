@@ -9,6 +9,9 @@ import pytest
 
 from edge.serve.children import Nursery
 from edge.serve.reactor import Reactor
+from tests.edge.serve.registries import views, world
+
+__all__ = ["views", "world"]
 
 
 @pytest.fixture
