@@ -37,11 +37,13 @@ _NS = 1_000_000_000
 AHEAD_PER_QUOTA = 100
 """Granted ahead: the quota divided by this, and by the number of replicas."""
 
-FIRST_AHEAD = 16
-"""Of a lease that never had units: doubling from one, a caller asked the store five times in its first twenty requests."""
+FIRST_AHEAD = 64
+"""Of a lease that never had units. Doubling from one, a caller asked the store five times in its first twenty requests; from
+sixteen, one with twenty requests a second asked in each of its first four windows, and a thousand such callers cost the
+first five seconds a twentieth of their CPU. One percent of the quota bounds it as it does the rest."""
 
-_LATER_S = 4
-_MAX_LATER = 3
+_LATER_S = 8
+_MAX_LATER = 7
 _LONGEST_LATER_S = 60
 """Windows after the present one that are leased too: those that begin within `_LATER_S`, at least one, at most so many; of
 long windows none, where one request that waits is nothing and a counter that is kept for longer is something."""

@@ -9,12 +9,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 WASTE_BYTES = 16 << 20
 """Free and kept: above it there is something to give back. A trim costs milliseconds, and as many when it is used again."""
+
+_SHARE = 300
+"""The rest after a look, in times of what it cost: counting what is free walks through all of it, several milliseconds after
+a day of traffic."""
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -55,17 +60,27 @@ class Heap:
         self._trim = getattr(libc, "malloc_trim", None)
         if self._look is not None:
             self._look.restype = _Mallinfo2
+        self._rests_until_ns = 0
         self._given_back_bytes = 0
         """Of what is free: so much had no pages under it when last looked at."""
         self._resident_bytes = self._collected_bytes = _resident_bytes()
         """The least since something was given back; and since garbage was collected."""
 
     def give_back(self) -> None:
-        """Give free memory to the system when there is much of it; called by a timer.
+        """Give free memory to the system when there is much of it; called by a timer, and done no more often than it may
+        cost.
 
         The collector comes when many objects were made, however large they are: the few of a connection that failed may
         hold a quarter of a mebibyte.
         """
+        began_ns = time.thread_time_ns()
+        now_ns = time.monotonic_ns()
+        if now_ns < self._rests_until_ns:
+            return
+        self._give_back()
+        self._rests_until_ns = now_ns + _SHARE * (time.thread_time_ns() - began_ns)
+
+    def _give_back(self) -> None:
         self._collected_bytes = min(self._collected_bytes, _resident_bytes())
         if _resident_bytes() - self._collected_bytes > WASTE_BYTES:
             gc.collect()

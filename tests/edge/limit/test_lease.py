@@ -75,7 +75,7 @@ def test_units_die_a_little_before_the_store_says_counted_from_before_the_questi
 
 
 def test_a_lease_that_is_used_up_doubles_up_to_one_percent() -> None:
-    lease = Lease(LimitSettings("f", 10_000, 60), "k")
+    lease = Lease(LimitSettings("f", 40_000, 60), "k")
     wanted = []
     for _ in range(6):
         ticket, ahead = ask(lease, now_ns=1)
@@ -84,7 +84,7 @@ def test_a_lease_that_is_used_up_doubles_up_to_one_percent() -> None:
         lease.units = 0
         ticket.claim(lease)
         ticket.leave(1)
-    assert wanted == [16, 32, 64, 100, 100, 100]
+    assert wanted == [64, 128, 256, 400, 400, 400]
 
 
 def test_a_lease_that_died_with_units_is_sized_by_what_was_used() -> None:

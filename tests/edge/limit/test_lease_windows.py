@@ -39,12 +39,12 @@ def take(lease: Lease, now_ns: int) -> bool:
     return True
 
 
-def test_three_windows_of_a_second_are_wanted_with_the_first_and_one_of_a_minute() -> None:
+def test_seven_windows_of_a_second_are_wanted_with_the_first_and_one_of_a_minute() -> None:
     wanted = {}
     for window_s in (1, 2, 5, 60, 61):
         question = Ticket((Lease(LimitSettings("w", 10_000, window_s), "k"),)).questions(0, 1)[0]
         wanted[window_s] = question.windows, question.later
-    assert wanted == {1: (3, 16), 2: (2, 16), 5: (1, 16), 60: (1, 16), 61: (0, 0)}
+    assert wanted == {1: (7, 64), 2: (4, 64), 5: (1, 64), 60: (1, 64), 61: (0, 0)}
 
 
 def test_rolling_windows_and_small_quotas_have_no_later_ones() -> None:
@@ -106,7 +106,7 @@ def test_a_lease_is_renewed_in_its_last_window_and_keeps_what_it_has() -> None:
     assert lease.is_worth_renewing(2_100 * MS)  # nothing of this one is used yet, but some of the last was
     ticket = Ticket((lease,))
     (question,) = ticket.questions(2_100 * MS, 1)
-    assert (question.ahead, question.windows, lease.units) == (0, 3, 5)
+    assert (question.ahead, question.windows, lease.units) == (0, 7, 5)
     ticket.settle([granted(0, 7, 7, 7, life_us=900_000, stamp=3 * W_US)], 0, 2_100 * MS, 2_101 * MS)
     assert (lease.units, [window.units for window in lease.later]) == (5, [7, 7, 7])
 
@@ -228,4 +228,4 @@ def test_no_window_of_the_store_sees_more_requests_than_it_granted(
                     ticket.claim(lease)
                     used[answer.stamp] += 1
                 ticket.leave(now_ns)
-        assert sum(window.units for window in lease.later) <= 3 * quota // 200
+        assert sum(window.units for window in lease.later) <= 7 * quota // 200

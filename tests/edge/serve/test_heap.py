@@ -1,4 +1,4 @@
-"""The heap gives back what a crowd has left behind."""
+"""The heap gives back what a crowd has left behind, and takes its time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import json
 import subprocess
 import sys
 
-from edge.serve.heap import WASTE_BYTES
+import pytest
+
+from edge.serve.heap import WASTE_BYTES, Heap
 
 CROWD = """
 import json
+from edge.serve import heap as rooms
 from edge.serve.heap import Heap, keep_heap
+
+rooms._SHARE = 0
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -20,7 +25,7 @@ heap = Heap()
 seen, stay = [resident()], []
 for _ in range(2):
     crowd = [bytearray(100_000) for _ in range(600)]
-    stay.append(bytearray(50_000))
+    stay.append([bytearray(50_000) for _ in range(40)])  # more than the holes below take
     del crowd
     seen.append(resident())
     heap.give_back()
@@ -35,3 +40,22 @@ def test_what_was_freed_below_something_that_lives_goes_back_to_the_system_again
     assert crowded - before > 3 * WASTE_BYTES
     assert crowded_again - before > 3 * WASTE_BYTES
     assert max(given_back, given_back_again) - before < WASTE_BYTES
+
+
+def test_what_looking_cost_is_rested_three_hundred_times_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent_ns = [0]
+    now_ns = [10**9]
+    looks: list[int] = []
+
+    def look(_: Heap) -> None:
+        looks.append(now_ns[0])
+        spent_ns[0] += 4_000_000
+
+    monkeypatch.setattr("edge.serve.heap.time.thread_time_ns", lambda: spent_ns[0])
+    monkeypatch.setattr("edge.serve.heap.time.monotonic_ns", lambda: now_ns[0])
+    monkeypatch.setattr(Heap, "_give_back", look)
+    watched = Heap()
+    for _ in range(10):
+        watched.give_back()
+        now_ns[0] += 500_000_000
+    assert [each - looks[0] for each in looks] == [0, 1_500_000_000, 3_000_000_000, 4_500_000_000]
