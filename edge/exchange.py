@@ -278,7 +278,7 @@ class Exchange:
     # -- from the upstream (Receiver) -------------------------------------------------------------
 
     def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
     ) -> None:
         assert self._admission is not None
         self._status = status

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from edge.errors import UpstreamError, UpstreamProtocolError
+from edge.forward.answers import Receiver
 from edge.forward.fields import HOP_BY_HOP, MANAGED, upstream_path
-from edge.forward.http1 import Receiver
 from edge.model.decision import Admission
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer, tls_extension

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from edge.forward.answers import AnswerHead, Receiver, recall, remember
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
@@ -37,28 +38,11 @@ NARROW_BYTES = 524_288
 MAX_FIELDS = 256
 """Of an answer; twice what a request may have."""
 
+_MANY_HEADS = 16
+"""That were met for the first time, one after the other."""
+
 _NO_BODY_STATUS = frozenset((204, 304))
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-
-
-class Receiver(Protocol):
-    """Who gets the answer. Calls come in this order; `on_upstream_failed` may come at any point and is the last."""
-
-    def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
-    ) -> None: ...
-
-    def on_upstream_body(self, body: bytes) -> None: ...
-
-    def on_upstream_end(self) -> None: ...
-
-    def on_upstream_flush(self) -> None:
-        """All of one read has been delivered: write now, in one piece."""
-
-    def on_upstream_failed(self, error: UpstreamError) -> None: ...
-
-    def on_upstream_paused(self, *, is_paused: bool) -> None:
-        """The upstream cannot take more of the request body at the moment (or can again)."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -150,10 +134,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         is_head = not self._answer_started
         if is_head:
-            if not self._head_bytes:
-                self._is_plain = data.startswith(b"HTTP/1.1 ")
-                if not self._is_plain and data[:1] != b"H":  # llhttp passes over empty lines, and takes RTSP and ICE
-                    self._error = UpstreamProtocolError("upstream-syntax")
+            if not self._head_bytes and self._begin_answer(data):
+                return
             self._head_bytes += len(data)
         elif self._narrow_bytes > 0:
             self._count_taken(len(data))
@@ -178,7 +160,44 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is not None:
             receiver.on_upstream_flush()
             if self.answer_ended:
+                if self._is_looked_up and self._is_plain and self._keep_alive and self._head_bytes == len(data):
+                    remember(data, self.status, self._fields)
                 self._finish(receiver)
+
+    def _begin_answer(self, data: bytes) -> bool:
+        """Look at the first bytes of an answer. True: they were all of it, behind a head that was met before, and it was
+        delivered. The parser stands between two answers then, and stays there."""
+        strange_heads = self._strange_heads
+        # Of an upstream whose heads never come twice only some are looked up.
+        self._is_looked_up = strange_heads < _MANY_HEADS or not strange_heads % _MANY_HEADS
+        if self._is_looked_up and not self._is_head_method and self.offer is None:
+            head = recall(data)
+            if head is not None:
+                self._strange_heads = 0
+                self._deliver(head, data)
+                return True
+        self._strange_heads = strange_heads + 1
+        self._is_plain = data.startswith(b"HTTP/1.1 ")
+        if not self._is_plain and data[:1] != b"H":  # llhttp passes over empty lines, and takes RTSP and ICE
+            self._error = UpstreamProtocolError("upstream-syntax")
+        return False
+
+    def _deliver(self, head: AnswerHead, data: bytes) -> None:
+        """What the parser would, with its callbacks; each of these calls may end the exchange."""
+        receiver = self.receiver
+        assert receiver is not None
+        self._head_bytes = len(data)
+        self.status = head.status
+        self._answer_started = self._keep_alive = True
+        receiver.on_upstream_head(head.status, head.fields, head.content_length, has_body=True)
+        if self.receiver is receiver:
+            receiver.on_upstream_body(data[head.end :])
+        if self.receiver is receiver:
+            self.answer_ended = True
+            receiver.on_upstream_end()
+        if self.receiver is receiver:
+            receiver.on_upstream_flush()
+            self._finish(receiver)
 
     def _count_taken(self, count: int) -> None:
         """Of answers that do not come in one read: whose client takes so much of one is given it in larger pieces."""
@@ -225,6 +244,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     _is_delimited_by_close = False
     _narrow_bytes = NARROW_BYTES
+    _strange_heads = 0
+    """Since the last one that was met before."""
+    _is_looked_up = False
 
     def on_message_begin(self) -> None:
         if self.answer_ended:

@@ -171,7 +171,7 @@ _NAMES = {name: at for at, (name, _) in reversed(list(enumerate(STATIC))) if at 
 _known: dict[RawField, bytes] = {}
 _MAX_KNOWN = 1024
 _MAX_KNOWN_BYTES = 256
-_CHANGING = frozenset((b"x-request-id", b"ratelimit", b"set-cookie"))
+_CHANGING = (b"x-request-id", b"ratelimit", b"set-cookie")
 
 
 def _length(count: int) -> bytes:
@@ -187,13 +187,17 @@ def _length(count: int) -> bytes:
     return bytes(found)
 
 
-_NAME_PREFIXES = {name: bytes((at,)) if at < 15 else bytes((15, at - 15)) for name, at in _NAMES.items()}
+_NAME_PREFIXES = {
+    **{name: b"\x00%b%b" % (_length(len(name)), name) for name in _CHANGING},
+    **{name: bytes((at,)) if at < 15 else bytes((15, at - 15)) for name, at in _NAMES.items()},
+}
 
 
 def _encode(field: RawField) -> bytes:
     name, value = field
     prefix = _NAME_PREFIXES.get(name) or b"\x00%b%b" % (_length(len(name)), name)
-    encoded = b"%b%b%b" % (prefix, _length(len(value)), value)
+    size = len(value)
+    encoded = b"%b%c%b" % (prefix, size, value) if size < 127 else b"%b%b%b" % (prefix, _length(size), value)
     if name not in _CHANGING and len(encoded) <= _MAX_KNOWN_BYTES:
         if len(_known) >= _MAX_KNOWN:
             _known.clear()

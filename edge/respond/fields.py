@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.model.http import RawField
+from edge.model.http import KnownFields, RawField
 from edge.model.route import Route
 
 _DROPPED = frozenset(
@@ -30,10 +30,24 @@ _DROPPED = frozenset(
 
 _dropped_by_route: dict[Route, frozenset[bytes]] = {}
 _ROUTES_MAX = 4096
+_known: dict[tuple[KnownFields, Route], list[RawField]] = {}
+_KNOWN_MAX = 1024
 
 
 def outgoing(fields: Sequence[RawField], route: Route) -> list[RawField]:
     """The fields that pass, in order, and those that the route says itself (`answer_headers:`)."""
+    if isinstance(fields, KnownFields):
+        answer = _known.get((fields, route))
+        if answer is None:
+            answer = _outgoing(fields, route)
+            if len(_known) >= _KNOWN_MAX:
+                _known.clear()
+            _known[fields, route] = answer
+        return answer.copy()
+    return _outgoing(fields, route)
+
+
+def _outgoing(fields: Sequence[RawField], route: Route) -> list[RawField]:
     dropped = _dropped_by_route.get(route) or _dropped(route)
     for name, value in fields:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):

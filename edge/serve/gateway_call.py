@@ -60,7 +60,7 @@ class _Reading:
         self._body = bytearray()
 
     def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
     ) -> None:
         self._status, self._fields = status, tuple(fields)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -51,7 +51,7 @@ class Listener:
     """The exchange, which hears everything and says nothing."""
 
     def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
     ) -> None: ...
 
     def on_upstream_body(self, body: bytes) -> None: ...

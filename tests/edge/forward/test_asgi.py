@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ class Listener:
         self.events: list[tuple[object, ...]] = []
 
     def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
     ) -> None:
         self.events.append(("head", status, content_length, has_body))
         self.fields = fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 import pytest
 
@@ -49,10 +50,10 @@ class Listener:
         self.end_is_flushed = False
 
     def on_upstream_head(
-        self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool
+        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
     ) -> None:
         self.events.append(("head", status, content_length, has_body))
-        self.fields = fields
+        self.fields = list(fields)
 
     def on_upstream_body(self, body: bytes) -> None:
         self.events.append(("body", body))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,9 @@ class Answered:
         self.body = b""
         self.error: UpstreamError | None = None
 
-    def on_upstream_head(self, status: int, fields: list[RawField], length: int | None, *, has_body: bool) -> None: ...
+    def on_upstream_head(
+        self, status: int, fields: Sequence[RawField], length: int | None, *, has_body: bool
+    ) -> None: ...
 
     def on_upstream_body(self, body: bytes) -> None:
         self.body += body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.model.http import RawField
+from edge.model.http import KnownFields, RawField
 from edge.model.route import NOSNIFF, PathPattern, Route, Upstream
 from edge.respond.fields import outgoing
 
@@ -44,3 +44,13 @@ def test_what_the_route_says_stands_in_place_of_the_upstream_s() -> None:
 def test_repeated_fields_keep_their_order() -> None:
     cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     assert left(*cookies) == cookies
+
+
+def test_what_passes_of_fields_that_are_kept_is_worked_out_for_each_route() -> None:
+    known, plain, adding = KnownFields([(b"etag", b"1"), (b"server", b"x")]), route(), route(NOSNIFF)
+    for _ in range(2):
+        assert outgoing(known, plain) == [(b"etag", b"1")]
+        assert outgoing(known, adding) == [(b"etag", b"1"), NOSNIFF]
+        outgoing(known, plain).append((b"x-request-id", b"of one request"))  # the caller's to go on with
+    other = KnownFields([(b"etag", b"2")])
+    assert outgoing(other, plain) == [(b"etag", b"2")]
