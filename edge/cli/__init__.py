@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("init", "serve", "attach", "check", "routes", "services", "status", "reload")
+COMMANDS = ("init", "serve", "attach", "check", "lint", "routes", "services", "status", "reload")
 GROUPS = ("audit", "ca")
 
 

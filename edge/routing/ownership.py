@@ -9,7 +9,7 @@ in the owner's place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from edge.model.route import Route, Segment, Wildcard
@@ -46,6 +46,21 @@ class Owners:
             for routes in self._by_literal.values():
                 yield from routes
         yield from self._others
+
+
+def contested(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
+    """Pairs of routes to different services that one request could match both of: who has it, and who would without that one.
+
+    An order there is, so it is legal; whoever wrote the second may not know of the first.
+    """
+    for at, route in enumerate(routes):
+        for other in routes[at + 1 :]:
+            if route.upstream.service != other.upstream.service and meets(
+                route.pattern.segments, other.pattern.segments
+            ):
+                first, second = (route, other) if rank(route) <= rank(other) else (other, route)
+                if takes_from(first, second):
+                    yield first, second
 
 
 def takes_from(route: Route, owner: Route) -> bool:

@@ -279,3 +279,23 @@ def test_routes_of_a_broken_configuration_are_not_listed(directory: Path) -> Non
     listed = edge(directory, "routes")
     assert (listed.returncode, listed.stdout) == (1, "")
     assert "edge check" in listed.stderr
+
+
+def test_lint_tells_of_routes_of_two_services_that_match_the_same(directory: Path) -> None:
+    done = edge(directory, "lint")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "edge.yaml: nothing to say\n", "")
+    (directory / "policies" / "services.yaml").write_text(SERVICES + "  all: {may_serve: [/**]}\n")
+    more = route("rest", "/**").replace("service: orders", "service: all")
+    (directory / "policies" / "routes.yaml").write_text(ROUTES + more)
+    assert edge(directory, "check").returncode == 0
+    done = edge(directory, "lint")
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    found = LINE.fullmatch(line)
+    assert found is not None
+    assert (found["file"], found["rule"]) == ("policies/routes.yaml", "overlap")
+    assert 'route "orders" has requests that route "rest"' in line
+    (finding,) = json.loads(edge(directory, "lint", "--json").stdout)["findings"]
+    assert finding["rule"] == "overlap"
+    (directory / "edge.yaml").unlink()
+    assert edge(directory, "lint").returncode == 4

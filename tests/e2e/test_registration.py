@@ -267,6 +267,27 @@ def test_P49_a_living_lease_is_not_taken_over_from_elsewhere(
     other.close()
 
 
+def test_who_drains_gets_nothing_new_on_either_and_may_come_back(
+    homes: dict[str, Path], gateways: list[Gateway], member: Member
+) -> None:
+    other = Member(homes["orders"], f"{member.name}-b")
+    assert [each.register(gateways[0]).status for each in (member, other)] == [201, 201]
+    everybody = {f"orders/{each.name}" for each in (member, other)}
+    eventually(lambda: all(instances(gateway) >= everybody for gateway in gateways), SOON_S)
+    assert member.register(gateways[1], draining=True).status == 200
+    eventually(lambda: all(instances(gateway, "draining") for gateway in gateways), SOON_S)
+    before = len(member.upstream.requests)
+    for gateway in gateways:
+        assert {gateway.get("/orders/1")[0] for _ in range(6)} == {200}
+    assert len(member.upstream.requests) == before
+    assert other.leave(gateways[0]).status == 200
+    assert member.register(gateways[0], draining=False).status == 200
+    for gateway in gateways:
+        eventually(lambda gateway=gateway: gateway.get("/orders/1")[0] == 200, SOON_S)  # type: ignore[misc]
+    eventually(lambda: len(member.upstream.requests) > before, SOON_S)
+    other.close()
+
+
 def test_a_lease_ends_by_itself_on_both(homes: dict[str, Path], gateways: list[Gateway], member: Member) -> None:
     assert member.register(gateways[0], ttl_s=1).status == 201
     for gateway in gateways:

@@ -10,7 +10,7 @@ from edge.errors import RouteNotFound
 from edge.model.http import Request
 from edge.model.route import PathPattern, Route, Upstream
 from edge.routing.match import match
-from edge.routing.ownership import Owners, meets, takes_from
+from edge.routing.ownership import Owners, contested, meets, takes_from
 from edge.routing.pattern import parse
 from edge.routing.table import compile
 
@@ -25,8 +25,15 @@ def request_for(path: str) -> Request:
     return Request("GET", path, b"", False, "localhost", "localhost", (), None, None, False)
 
 
-def route(path: str, *, hosts: tuple[str, ...] = (), methods: tuple[str, ...] = ("GET",), name: str = "") -> Route:
-    upstream = Upstream("orders", "spiffe://mesh.internal/svc/orders")
+def route(
+    path: str,
+    *,
+    hosts: tuple[str, ...] = (),
+    methods: tuple[str, ...] = ("GET",),
+    name: str = "",
+    service: str = "orders",
+) -> Route:
+    upstream = Upstream(service, f"spiffe://mesh.internal/svc/{service}")
     return Route(name or path, pattern(path), hosts, methods, upstream, ("jwt",))
 
 
@@ -113,3 +120,23 @@ def test_whoever_takes_nothing_changes_no_decision_of_the_owner(new: str, old: s
         except RouteNotFound:
             continue
         assert match(both, request_for(path), None).route.name == before
+
+
+def test_what_two_services_both_match_is_told_once_with_who_has_it() -> None:
+    routes = [
+        route("/orders/**", service="orders"),
+        route("/orders/export", service="export"),
+        route("/orders/{id}", service="orders"),
+        route("/billing/**", service="billing"),
+        route("/**", service="web", hosts=("a.example",)),
+        route("/billing/**", service="old", hosts=("b.example",)),
+    ]
+    assert [(first.name, first.upstream.service, second.name) for first, second in contested(routes)] == [
+        ("/orders/export", "export", "/orders/**"),
+        ("/orders/**", "orders", "/**"),
+        ("/orders/export", "export", "/orders/{id}"),
+        ("/orders/export", "export", "/**"),
+        ("/orders/{id}", "orders", "/**"),
+        ("/billing/**", "billing", "/**"),
+        ("/billing/**", "old", "/billing/**"),
+    ]
