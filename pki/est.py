@@ -22,6 +22,8 @@ from pki.errors import AnswerRejected, CsrRejected
 from pki.issue import renew_at
 from pki.profile import PARSE_ERRORS
 
+RENEWAL = "est-renew"
+"""Who asks, in the authority's record."""
 REQUEST_TYPE = "application/pkcs10"
 ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
 ROOTS_TYPE = "application/pkcs7-mime"

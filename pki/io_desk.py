@@ -117,8 +117,9 @@ class Desk:
                 issued = io_enrol.enrol_listener(authority, hosts, request.certificate, request.request, now)
                 return self._certified(issued, now)
             case desk.SawBundle():
-                if request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest():
-                    io_enrol.saw_bundle(authority, request.certificate, self._publisher.bundle_sequence, now)
+                is_newest = request.bundle_sha256 == sha256(authority.bundle_pem(roles=UPSTREAM_ROLES)).hexdigest()
+                sequence = self._publisher.bundle_sequence if is_newest else 0
+                io_enrol.saw_bundle(authority, request.certificate, sequence, now)
                 return desk.Done()
 
     def is_waiting_for(self, request: desk.FromWorker | desk.FromOperator) -> bool:

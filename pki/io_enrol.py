@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki import csr, tokens
 from pki.errors import CsrRejected, IssueRefused
+from pki.est import RENEWAL
 from pki.io_authority import Authority, Issued
 from pki.io_create import spki_sha256
 from pki.io_record import Issuance, Token
@@ -32,7 +33,6 @@ TOKEN_TTL_MAX = timedelta(days=1)
 RENEWALS_PER_HOUR = 20
 """Of one identity with as many instances; who needs more has a loop, or stole a worker (attack P39)."""
 ENROL = "est-enrol"
-_RENEW = "est-renew"
 _LISTENER = "est-listener"
 
 
@@ -113,15 +113,17 @@ def renew(authority: Authority, grants: Grants, certificate: bytes, request: byt
         NotRecorded, SelfCheckFailed: nothing was handed out.
     """
     held = _held(authority, certificate)
+    with authority.record.rows() as rows:
+        rows.saw_certificate(held)
     role: IssuerRole = held.role  # type: ignore[assignment]  # `_held` has looked
     life = _life(authority, role, held)
     try:
         dns = _allowed(authority, grants, held, certificate, now)
     except IssueRefused as refused:
-        authority.refuse(role, held.name, refused, now, requester=_RENEW)
+        authority.refuse(role, held.name, refused, now, requester=RENEWAL)
         raise
-    key = _key(authority, request, role, held.name, held.names[1:], _RENEW, now)
-    return authority.issue(IssueRequest(role, held.name, key, dns, life=life, requester=_RENEW), now)
+    key = _key(authority, request, role, held.name, held.names[1:], RENEWAL, now)
+    return authority.issue(IssueRequest(role, held.name, key, dns, life=life, requester=RENEWAL), now)
 
 
 def _life(authority: Authority, role: IssuerRole, held: Issuance) -> timedelta:
@@ -162,7 +164,7 @@ def enrol_listener(
 
 
 def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: datetime) -> None:
-    """Who showed this certificate was given the bundle of this sequence.
+    """Who showed this certificate was given the bundle of this sequence; 0: an older one.
 
     Raises:
         IssueRefused: it is not one of ours.
@@ -170,7 +172,9 @@ def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: dat
     """
     held = _held(authority, certificate)
     with authority.record.rows() as rows:
-        rows.saw_bundle(held.role, held.name, sequence, now)
+        rows.saw_certificate(held)
+        if sequence:
+            rows.saw_bundle(held.role, held.name, sequence, now)
 
 
 def _held(authority: Authority, certificate: bytes) -> Issuance:
@@ -197,7 +201,7 @@ def _allowed(
     active = spki_sha256(authority.signers[held.role][0].public_key()).hex()  # type: ignore[index]
     if now < due and held.issuer_sha256 == active:
         raise IssueRefused("not-due", f"renew from {due.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    _check_rate(authority, held.role, held.name, _RENEW, now)
+    _check_rate(authority, held.role, held.name, RENEWAL, now)
     names = held.names[1:]
     if held.role != "svc":
         return names

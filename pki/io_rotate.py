@@ -71,10 +71,10 @@ def begin(authority: Authority, publisher: Publisher, passphrases: Passphrases, 
 def evidence(authority: Authority, rotating: Rotation, now: datetime) -> Evidence:
     """What the present stage waits for."""
     with authority.record.rows() as rows:
-        held, seen = rotation.holders(rows.unexpired(now)), rows.bundles_seen()
+        held, seen, shown = rotation.holders(rows.unexpired(now)), rows.bundles_seen(), rows.issuers_shown()
     if rotating.stage == "switched":
         new = [key_digest(each) for role in SIGNER_ROLES for each in _new(authority.signers[role], rotating)]
-        return rotation.switched(held, new)
+        return rotation.switched(held, new, shown)
     return rotation.announced(rotating, held, seen)
 
 

@@ -56,6 +56,9 @@ CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS seen (
     role TEXT NOT NULL, name TEXT NOT NULL, bundle INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (role, name)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS shown (
+    role TEXT NOT NULL, name TEXT NOT NULL, issuance INTEGER NOT NULL, PRIMARY KEY (role, name)
+) STRICT;
 """
 
 _COLUMNS = (
@@ -136,7 +139,7 @@ class Rows:
             rows = held.enter_context(closing(sqlite3.connect(path, timeout=5, isolation_level="IMMEDIATE")))
             # EXTRA also syncs the directory after the rollback journal is deleted: a committed row survives a power cut.
             rows.execute("PRAGMA synchronous = EXTRA")
-            if not rows.execute("SELECT 1 FROM sqlite_master WHERE name = 'seen'").fetchone():
+            if not rows.execute("SELECT 1 FROM sqlite_master WHERE name = 'shown'").fetchone():
                 rows.executescript(_SCHEMA)
             held.pop_all()
         return cls(rows)
@@ -298,6 +301,19 @@ class Rows:
     def bundles_seen(self) -> dict[tuple[str, str], int]:
         """(role, name) → sequence of the newest bundle it was given."""
         return {(row[0], row[1]): row[2] for row in self._rows.execute("SELECT role, name, bundle FROM seen")}
+
+    def saw_certificate(self, held: Issuance) -> None:
+        """Somebody proved that he has it. Written only when it is news: who asks often costs no sync of the disk."""
+        row = self._rows.execute("SELECT issuance FROM shown WHERE role = ? AND name = ?", (held.role, held.name))
+        known = row.fetchone()
+        if known is None or known[0] < held.number:
+            with self._rows:
+                self._rows.execute("INSERT OR REPLACE INTO shown VALUES (?, ?, ?)", (held.role, held.name, held.number))
+
+    def issuers_shown(self) -> dict[tuple[str, str], str]:
+        """(role, name) → issuer (hex digest of its key) of the newest certificate that the identity has shown."""
+        query = "SELECT s.role, s.name, i.issuer_sha256 FROM shown s JOIN issuance i ON i.id = s.issuance"
+        return {(role, name): issuer for role, name, issuer in self._rows.execute(query)}
 
 
 def _issuance(number: int, serial: str, issuer: str, role: str, name: str, names: str, *rest: Any) -> Issuance:

@@ -9,7 +9,8 @@ The order is what keeps every connection up: nobody is shown a certificate of an
 What each stage waits for is evidence from the record and not the passing of time:
 - announced: who must know the new ones was given a bundle that has them. For a new root that is everybody; for intermediates
   only gateways, since services trust the root and are sent the intermediate in the handshake;
-- switched: the newest certificate of every identity was issued by a new one.
+- switched: the newest certificate of every identity was issued by a new one; and who renewed over the network has shown one
+  such, for the answer may have been lost on the way: whoever was left with the old one could never come back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Literal
 
 import msgspec
 
+from pki.est import RENEWAL
 from pki.io_rows import Issuance
 
 Kind = Literal["intermediate", "root"]
@@ -68,10 +70,17 @@ def announced(
     return _evidence("identities have the new bundle", asked, waiting)
 
 
-def switched(current: Mapping[tuple[str, str], Issuance], new: Iterable[str]) -> Evidence:
-    """Whose newest certificate is of a new issuer. `new`: their key digests, hex."""
+def switched(
+    current: Mapping[tuple[str, str], Issuance], new: Iterable[str], shown: Mapping[tuple[str, str], str]
+) -> Evidence:
+    """Whose newest certificate is of a new issuer. `new`: their key digests, hex; `shown`: that of the newest certificate
+    that each was seen with."""
     good = frozenset(new)
-    waiting = [identity for identity, each in current.items() if each.issuer_sha256 not in good]
+    waiting = [
+        identity
+        for identity, each in current.items()
+        if each.issuer_sha256 not in good or (each.requester == RENEWAL and shown.get(identity) not in good)
+    ]
     return _evidence("identities have a certificate of the new issuers", list(current), waiting)
 
 

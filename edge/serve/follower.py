@@ -214,6 +214,7 @@ class Following:
                 self._report.warning("certificates not renewed; trying again", cause=str(refused))
             return False
         io_material.install(self._followed.state, material)
+        self._acknowledged = b""  # once more, as who it is now: a rotation waits until the new one was shown
         self._report.info("certificates renewed")
         return True
 

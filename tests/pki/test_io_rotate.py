@@ -187,6 +187,27 @@ def test_after_the_switch_a_service_may_renew_before_it_is_due(
     assert renew(authority, grants, leaf, request(make_ec("p256")), now).number > 0
 
 
+@pytest.mark.parametrize("kind", ["intermediate", "root"])
+def test_who_renewed_over_the_network_must_have_shown_what_he_got(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime, kind: Kind
+) -> None:
+    """The answer may have been lost: then he has the old certificate, with which he must be able to ask again."""
+    with authority.record.rows() as rows:
+        leaf = rows.unexpired(now, "svc", "orders")[0].certificate or b""
+    now += timedelta(hours=1)
+    there.grants = Grants({"orders": ("orders.internal",)})
+    begin(authority, publisher, state, kind, now)
+    told(authority, publisher, now)
+    there.advance(now)
+    for lost in (True, False):
+        again = there.answer(desk.Renew(leaf, request(make_ec("p256"))), now)
+        assert isinstance(again, desk.Certified)
+        there.answer(desk.SawBundle(leaf if lost else again.issued.leaf, "of another bundle"), now)
+        there.advance(now)
+        under_way = io_rotate.describe(authority, now)
+        assert under_way.endswith("waiting for svc/orders") if lost else not under_way
+
+
 def test_P25_an_intermediate_that_was_stolen_is_revoked_once_another_signs(
     authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime
 ) -> None:
