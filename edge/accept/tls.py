@@ -87,8 +87,8 @@ class _Accepted(_Direct):
     """A downstream's session: its ClientHello is looked at before OpenSSL does, and a failed handshake says "want read" once.
 
     asyncio and uvloop close at the first error without flushing, so the client would never see the alert that says why
-    (RFC 6066 §3 asks for `unrecognized_name`). "Want read" makes them flush; the client's next byte or its close brings the
-    error back, and the handshake deadline bounds the wait.
+    (RFC 6066 §3 asks for `unrecognized_name`). "Want read" makes them flush; the client's next byte or the end of reading,
+    which the gate brings about at once, brings the error back.
     """
 
     edge_sni: str | None = None

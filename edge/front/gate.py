@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 
 from edge.accept.peer import prefix_of
+from edge.accept.tls import REFUSED
 from edge.front.front import Front
 from edge.front.proof import Doorkeeper
 
@@ -79,12 +82,21 @@ class Gate:
             shared.tasks.add(task)
             task.add_done_callback(shared.tasks.discard)
 
+    def _hang_up(
+        self, connection: socket.socket, tell: Callable[[ssl.SSLError], None] | None, exc: ssl.SSLError
+    ) -> None:
+        """A handshake failed, and its alert is being written: what comes behind that is read as an end (RFC 8446 §6.2)."""
+        if tell is not None:
+            tell(exc)
+        self._loop.call_soon(_end_reading, connection)
+
     async def _shake_hands(self, connection: socket.socket, prefix: str, address: tuple[str, int]) -> None:
         """Ends when the connection is the front's, which then gives back what it counts for."""
         front, keeper = self._front, self._keeper
         is_done = False
         if keeper is not None:
             keeper.listen(address)
+        REFUSED.set(partial(self._hang_up, connection, REFUSED.get()))
         try:
             await self._loop.connect_accepted_socket(
                 keeper or front, connection, ssl=self._context, ssl_handshake_timeout=front.deadlines.handshake_s
@@ -96,3 +108,10 @@ class Gate:
             if not is_done:
                 front.shared.shed.close(prefix)
                 connection.close()
+
+
+def _end_reading(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RD)
+    except OSError:
+        pass  # the client has gone by itself

@@ -148,13 +148,30 @@ def test_who_asks_for_what_is_not_served_is_told_in_the_handshake_A12(
     assert sequence(own) == before + 1  # no request, so nothing to record
 
 
+@pytest.mark.parametrize(
+    ("raw", "alert"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+        (b"\x15\x03\x01\x00\x02\x02\x28", bytes((21, 3, 1, 0, 2, 2, 10))),
+        (b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", bytes((21, 3, 3, 0, 2, 2, 10))),
+    ],
+)
+def test_a_handshake_that_failed_ends_its_connection_behind_the_alert_C4(own: Own, raw: bytes, alert: bytes) -> None:
+    """RFC 8446 §6.2: immediately; not when the client goes, or the deadline of handshakes (10 s) comes."""
+    with socket.create_connection(("127.0.0.1", own.gateway.public), 8) as plain:
+        plain.sendall(raw)
+        heard = b""
+        while piece := plain.recv(100):
+            heard += piece
+        assert heard == alert
+
+
 def test_names_that_are_no_text_leave_no_trace_and_no_connection(own: Own) -> None:
     from tests.edge.accept.test_client_hello import body, handshake, record, sni
 
     with socket.create_connection(("127.0.0.1", own.gateway.public), 5) as raw:
         raw.sendall(record(handshake(body(sni(b"\xff\xfe")))))
         assert raw.recv(100) == bytes((21, 3, 3, 0, 2, 2, 112))
-        raw.sendall(b"\0")
         assert raw.recv(100) == b""
     assert not [line for line in own.gateway.lines if "Traceback" in line or "decode" in line]
 
