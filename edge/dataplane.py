@@ -255,11 +255,11 @@ class Call:
             exchange.request = request
             if self._is_admin:
                 _refuse_foreign_origin(request)
-            if request.content_length and not stream.has_body:
-                raise MalformedRequest("framing-disagrees")
             if isinstance(stream, Stream):
                 stream.when_received = partial(self._received, stream, request)
                 _judge_what_came(stream, request)
+            elif request.content_length and not stream.has_body:
+                raise MalformedRequest("framing-disagrees")
         except EdgeError as exc:
             exchange.refuse(exc)
             return False
@@ -367,16 +367,24 @@ def _read(stream: Stream | Plain) -> tuple[Request, Framing]:
     """Raises: MalformedRequest, UriTooLong, HeadersTooLarge."""
     if isinstance(stream, Plain):
         return build(stream.method, stream.raw_target, stream.protocol, stream.fields)
-    method, raw_target, fields = translate(stream.head)
+    try:
+        method, raw_target, fields = translate(stream.head)
+    except MalformedRequest:
+        stream.is_malformed = True
+        raise
     return build(method, raw_target, "2", fields)
 
 
 def _judge_what_came(stream: Stream, request: Request) -> None:
     """Raises: MalformedRequest; the body is not as long as announced, or the trailers are none (RFC 9113 §8.1.1)."""
-    require_trailers(stream.trailers)
     left = None if request.content_length is None else request.content_length - stream.received_bytes
-    if left is not None and (left < 0 or (left and stream.is_ended)):
-        raise MalformedRequest("framing-disagrees")
+    try:
+        require_trailers(stream.trailers)
+        if left is not None and (left < 0 or (left and (stream.is_ended or not stream.has_body))):
+            raise MalformedRequest("framing-disagrees")
+    except MalformedRequest:
+        stream.is_malformed = True
+        raise
 
 
 def _refuse_foreign_origin(request: Request) -> None:

@@ -3,7 +3,8 @@
 - Heads go to the application as HPACK gave them (`Stream.head`): Hypercorn upper-cases methods, decodes paths and drops
   pseudo fields, so its reading is never used, and cannot fail. CONNECT is a method like any other: refused.
 - A length that is not kept, or trailers that are none, are told to the application (`Stream.when_received`), and cost the
-  other streams nothing.
+  other streams nothing. Behind the answer to what was no request its stream is reset (RFC 9113 §8.1.1).
+- What is no header block, or comes before the client's SETTINGS, ends the connection with its own code (§4.3, §3.4).
 - A body is acknowledged when the application takes it: what is held is bounded by the windows, per stream and per
   connection, and one upload that is not taken does not stop the others.
 - An answer is held up to a mark by bytes held; a stream that ends in any way leaves nothing behind.
@@ -34,9 +35,10 @@ from hypercorn.protocol import events as stream_events
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import AppWrapper, ConnectionState
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame
 from priority.priority import MissingStreamError
 
+from edge.accept.hypercorn_hpack import StrictDecoder
 from edge.accept.hypercorn_stream import STATE, Buffer, Stream
 from edge.model.http import RawField
 from edge.model.identity import Peer
@@ -107,6 +109,7 @@ class EdgeH2(H2Protocol):
             h2.config.H2Configuration(client_side=False, header_encoding=None, validate_inbound_headers=False)
         )
         codes = h2.settings.SettingCodes
+        self.connection.decoder.__class__ = StrictDecoder
         self.connection.local_settings = h2.settings.Settings(
             client=False,
             initial_values={
@@ -121,6 +124,7 @@ class EdgeH2(H2Protocol):
         self._endings: set[asyncio.Task[None]] = set()
         self._budget = _BUDGET
         self._budget_s = server.loop.time()
+        self._has_begun = False
 
     @property
     def is_idle(self) -> bool:
@@ -155,16 +159,23 @@ class EdgeH2(H2Protocol):
             await self._flush()
             await self.send(Closed())
             return
-        if self._awaits_too_much():
-            self.connection.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
-            await self._flush()
-            await self.send(Closed())
-        elif self._is_affordable(events, len(event.data)):
+        code = self._judge(events, len(event.data))
+        if code is None:
             await self._handle_events(events)
         else:
-            self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            self.connection.close_connection(code)
             await self._flush()
             await self.send(Closed())
+
+    def _judge(self, events: list[h2.events.Event], count: int) -> h2.errors.ErrorCodes | None:
+        """What ends the connection although the library took it."""
+        if self._awaits_too_much():
+            return h2.errors.ErrorCodes.FRAME_SIZE_ERROR
+        if events and not self._has_begun:
+            self._has_begun = True
+            if not isinstance(events[0], h2.events.RemoteSettingsChanged):
+                return h2.errors.ErrorCodes.PROTOCOL_ERROR  # RFC 9113 §3.4
+        return None if self._is_affordable(events, count) else h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
 
     def _awaits_too_much(self) -> bool:
         """Whether a frame is announced that is too long: the library looks only when it has all of it, up to 16 MiB."""
@@ -291,12 +302,22 @@ class EdgeH2(H2Protocol):
             else:
                 self.priority.block(stream_id)
             if is_last:
-                if stream_id in self._uploading:  # RFC 9113 §8.1: nobody reads the rest of its body
-                    self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+                self._end_request(stream_id, is_malformed=isinstance(buffer, Buffer) and buffer.is_malformed)
                 await self._forget(stream_id)
         except (KeyError, MissingStreamError, h2.exceptions.ProtocolError):
             await self._forget(stream_id)
         await self._flush()
+
+    def _end_request(self, stream_id: int, *, is_malformed: bool) -> None:
+        """Behind its answer: an error of the stream (RFC 9113 §8.1.1), or nobody reads the rest of its body (§8.1)."""
+        code = h2.errors.ErrorCodes.PROTOCOL_ERROR if is_malformed else h2.errors.ErrorCodes.NO_ERROR
+        if is_malformed:
+            self._budget -= _RESET_COST
+        if stream_id in self._uploading:
+            self.connection.reset_stream(stream_id, code)
+        elif is_malformed:  # to the library it is closed already
+            self.write_out()
+            self._server.write(RstStreamFrame(stream_id, code).serialize())
 
     def send_continue(self, stream_id: int) -> None:
         try:

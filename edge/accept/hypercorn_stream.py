@@ -52,6 +52,8 @@ class Stream:
         self.received_bytes = 0
         self.trailers: list[RawField] = []
         self.is_ended = False
+        self.is_malformed = False
+        """Set by the application: a request that is none is an error of its stream, behind the answer (RFC 9113 §8.1.1)."""
         self._body = bytearray()
         self._is_gone = False
         self._changed = asyncio.Event()
@@ -112,6 +114,11 @@ class Buffer(StreamBuffer):
     def __init__(self, event_class: Any, stream: Stream) -> None:
         super().__init__(event_class)
         self._stream = stream
+
+    @property
+    def is_malformed(self) -> bool:
+        """Whether what is answered was no request."""
+        return self._stream.is_malformed
 
     @property
     def is_finished(self) -> bool:

@@ -10,10 +10,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.wire.h2_client import Fields
-from tests.wire.raw_h2 import DATA, END_HEADERS, POST, RawH2, frame, headers
+from tests.wire.raw_h2 import (
+    DATA,
+    END_HEADERS,
+    GET,
+    HEADERS,
+    PING,
+    POST,
+    PREFACE,
+    WINDOW_UPDATE,
+    RawH2,
+    frame,
+    headers,
+    setting,
+)
 from tests.wire.rig import Rig
 from tests.wire.speaker import SPEAKERS, Speaker
 
+PROTOCOL, COMPRESSION = 1, 9
 pytestmark = pytest.mark.parametrize("http2", ["front", "hypercorn"], indirect=True, scope="module")
 
 
@@ -194,6 +208,42 @@ def test_a_malformed_stream_is_told_and_recorded_and_costs_the_others_nothing_C2
     leaf = rig.record(decision_id)
     assert (leaf["event.outcome"], leaf["event.reason"]) == ("failure", "malformed-request")
     assert [raw.partition(b" ")[0] for raw in rig.upstream.requests] == [b"GET"]
+
+
+_MALFORMED: dict[str, bytes] = {
+    **{case: MALFORMED_STREAMS[case] for case in list(MALFORMED_STREAMS)[2:]},
+    "an upper-case name": headers(1, (*GET, (b"X-A", b"1"))),
+    "a field of the connection": headers(1, (*POST, (b"connection", b"close")), _OPEN),
+    "a pseudo field twice": headers(1, (*GET, GET[3])),
+    "no path": headers(1, GET[:3]),
+    "no fields at all": headers(1, ()),
+}
+
+
+@pytest.mark.parametrize("case", _MALFORMED)
+def test_a_malformed_request_is_an_error_of_its_stream_behind_the_answer_8_1_1(rig: Rig, case: str) -> None:
+    with RawH2(rig.gateway) as client:
+        client.send(_MALFORMED[case]).until_over(1)
+        client.fence()
+        assert (client.heard.statuses, client.heard.resets, client.heard.goaways) == ({1: 400}, {1: PROTOCOL}, [])
+    assert rig.upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (PREFACE + frame(PING, payload=bytes(8)), PROTOCOL),
+        (PREFACE + frame(WINDOW_UPDATE, payload=bytes((0, 0, 0, 1))), PROTOCOL),
+        (PREFACE + headers(1), PROTOCOL),
+        (PREFACE + setting() + frame(HEADERS, 5, 1, b"\x80"), COMPRESSION),
+        (PREFACE + setting() + frame(HEADERS, 5, 1, b"\x3f\xe2\x1f"), COMPRESSION),
+        (PREFACE + setting() + frame(HEADERS, 5, 1, b"\x00\x81\x1c\x00"), COMPRESSION),
+    ],
+)
+def test_a_connection_ends_with_the_code_of_what_was_wrong_3_4_and_4_3(rig: Rig, said: bytes, code: int) -> None:
+    with RawH2(rig.gateway, begins=False) as client:
+        assert [found for _, found in client.send(said).until_closed().goaways] == [code]
+    assert rig.upstream.seen == b""
 
 
 # -- differential ------------------------------------------------------------------------------------
