@@ -2,7 +2,8 @@
 
 Most requests on a connection repeat an earlier head to the last byte: the same caller asks the same thing again. Parsing is a
 pure function of these bytes, so the same bytes are the same `Request`, and what steps derived from it stays in its `memo`.
-Only whole, well-formed heads of requests without a body that keep the connection are remembered. The key is all of the head:
+Only whole, well-formed heads that keep the connection are remembered, of requests without a body or with one whose length
+they say: what is counted needs no parser. The key is all of the head:
 nothing is compared but bytes with bytes, so one caller's head can never stand for another's.
 """
 

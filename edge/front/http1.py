@@ -152,8 +152,7 @@ class Http1(Connection):
         head, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
         known = self._front.heads.get(head)
         if known is not None:
-            self._again(known)
-            return rest
+            return self._again(known, rest)
         self._deadline_s = 0.0
         error = fault_in_head(head)
         if error is None:
@@ -163,15 +162,19 @@ class Http1(Connection):
                 error = exc
         return self._begin(error, head, rest)
 
-    def _again(self, request: Request) -> None:
-        """The bytes of a head that was parsed before: no body, HTTP/1.1, the connection is kept."""
+    def _again(self, request: Request, rest: bytes) -> bytes:
+        """The bytes of a head that was parsed before: HTTP/1.1, the connection is kept, a body has its length said."""
         front = self._front
         self._deadline_s = 0.0
         self._is_reading_head = False
         self._keep_alive = True
         self._protocol = "1.1"
         exchange = self._exchange = Exchange(front.gateway, front.shared, self, self.peer)
+        if request.content_length:
+            self._message.expect_body_of_known(request.content_length)
+            rest = self._begin_body(exchange, request, rest)
         exchange.start(request)
+        return rest
 
     def _wait_for_head(self, data: bytes) -> None:
         """Keep a part of a head; refuse at once what can no longer become a good one."""
@@ -204,24 +207,26 @@ class Http1(Connection):
             exchange.is_head_method = head.startswith(b"HEAD ")
             exchange.refuse(error)
             return b""
-        if message.is_complete:
-            if self._keep_alive and not framing.has_upgrade:
-                front.heads.put(head, request)
-        else:
-            exchange.request = request
+        if self._keep_alive and not (framing.has_upgrade or framing.expects_continue or request.chunked):
+            front.heads.put(head, request)
+        if not message.is_complete:
             message.expect_body(request.content_length)
-            self._in_body = True
-            self._deadline_s = front.shared.loop.time() + front.deadlines.body_s
-            if rest:  # a body that came with its head is judged with it, and goes out with it
-                rest = self._feed_body(rest)
-                if not self._in_body and not message.is_complete:
-                    return b""
+            rest = self._begin_body(exchange, request, rest)
+            if not self._in_body and not message.is_complete:
+                return b""
         if handshake is not None:
             self._keep_alive = False  # a client that was refused may have sent frames already (attacks C3)
             switch = partial(take_over, front, self._transport, self.peer, handshake.raw_key, self._leave)
             exchange.upgrade = Upgrade(handshake, switch)
         exchange.start(request, wants_continue=framing.expects_continue)
         return rest
+
+    def _begin_body(self, exchange: Exchange, request: Request, rest: bytes) -> bytes:
+        """A body that came with its head is judged with it, and goes out with it."""
+        exchange.request = request
+        self._in_body = True
+        self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
+        return self._feed_body(rest) if rest else rest
 
     def _leave(self) -> bytes:
         """Another protocol has the connection now, and the bytes that were held for it."""

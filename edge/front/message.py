@@ -32,6 +32,7 @@ class Message:
         "_barren_bytes",
         "_content",
         "_in_trailers",
+        "_is_counted_here",
         "_left",
         "_parser",
         "_tail",
@@ -46,7 +47,7 @@ class Message:
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._content: list[bytes] = []
-        self._in_trailers = False
+        self._in_trailers = self._is_counted_here = False
         self._tail = b""
         self._left = self._barren_bytes = 0
         self.target = b""
@@ -61,7 +62,7 @@ class Message:
 
         Raises: MalformedRequest; then the connection must close.
         """
-        self.is_complete = self._in_trailers = False
+        self.is_complete = self._in_trailers = self._is_counted_here = False
         self.fields = []
         try:
             self._parser.feed_data(head)
@@ -76,6 +77,12 @@ class Message:
         self._left = content_length or 0
         self._tail = b""
         self._barren_bytes = 0
+
+    def expect_body_of_known(self, content_length: int) -> None:
+        """A body of so many bytes follows a head that was parsed before: llhttp has not seen that head, nor sees the body."""
+        self._left = content_length
+        self._is_counted_here = True
+        self.is_complete = False
 
     def feed_body(self, data: bytes) -> tuple[bytes, bytes]:
         """(content, what lies behind the end of the message).
@@ -94,8 +101,12 @@ class Message:
     def _feed_counted(self, data: bytes) -> bytes:
         left = self._left
         piece, rest = (data, b"") if len(data) <= left else (data[:left], data[left:])
-        self._left = left - len(piece)
-        self._parser.feed_data(piece)
+        self._left = left = left - len(piece)
+        if self._is_counted_here:
+            self._content.append(piece)
+            self.is_complete = not left
+        else:
+            self._parser.feed_data(piece)
         return rest
 
     def _feed_chunks(self, data: bytes) -> bytes:

@@ -8,6 +8,12 @@ import pytest
 
 from tests.wire.rig import GET, HEAD, OK, Rig, refused
 
+CHUNKED_HELLO = (
+    b"POST /orders/b HTTP/1.1\r\n"
+    + HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"
+)
+
 
 def test_a_request_is_served_and_recorded(rig: Rig) -> None:
     with rig.client() as client:
@@ -38,13 +44,8 @@ def test_keep_alive_and_pipelining_keep_their_order(rig: Rig) -> None:
 
 def test_pipelined_bodies_of_both_kinds_are_told_apart(rig: Rig) -> None:
     counted = b"POST /orders/a HTTP/1.1\r\n" + HEAD + b"Content-Length: 5\r\n\r\nhello"
-    chunked = (
-        b"POST /orders/b HTTP/1.1\r\n"
-        + HEAD
-        + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"
-    )
     with rig.client() as client:
-        client.send(counted + chunked + GET + chunked + counted)
+        client.send(counted + CHUNKED_HELLO + GET + CHUNKED_HELLO + counted)
         answers = [client.answer() for _ in range(5)]
     assert [answer.status for answer in answers] == [200] * 5
     assert rig.upstream.seen.count(b"hello") == 4
