@@ -40,7 +40,7 @@ from pki.svid import Revoked
 
 CLOSE_S = 5.0
 """From the first Close to the answer to it."""
-FRAMES_AT_ONCE = 128
+FRAMES_AT_ONCE = 32
 """Of one side; then others have their turn: the smallest frames cost the most by the byte, and a read may hold thousands."""
 _MAX_NEEDS = 4
 

@@ -122,6 +122,8 @@ class EdgeH2(H2Protocol):
         self._edge_streams: dict[int, Stream] = {}
         self._uploading: set[int] = set()
         self._endings: set[asyncio.Task[None]] = set()
+        self.is_acknowledged = False
+        """Our SETTINGS were (RFC 9113 §6.5.3)."""
         self._budget = _BUDGET
         self._budget_s = server.loop.time()
         self._has_begun = False
@@ -221,6 +223,8 @@ class EdgeH2(H2Protocol):
                 await self._window_updated(event.stream_id)
             elif isinstance(event, h2.events.RemoteSettingsChanged):
                 await self._window_updated(None)
+            elif isinstance(event, h2.events.SettingsAcknowledged):
+                self.is_acknowledged = True
             elif isinstance(event, h2.events.ConnectionTerminated):
                 await self.send(Closed())
         await self._flush()
@@ -370,11 +374,11 @@ class EdgeH2(H2Protocol):
         with suppress(MissingStreamError):
             self.priority.remove_stream(stream_id)
 
-    def farewell(self) -> None:
-        """Nothing is under way: what comes behind the last stream was not looked at and may be asked elsewhere."""
+    def farewell(self, code: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR) -> None:
+        """What comes behind the last stream was not looked at and may be asked elsewhere."""
         if not self.closed:
             with suppress(h2.exceptions.ProtocolError):
-                self.connection.close_connection()
+                self.connection.close_connection(code)
             self.write_out()
 
     def goodbye(self) -> None:

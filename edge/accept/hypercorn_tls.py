@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from h2.errors import ErrorCodes
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -114,6 +115,16 @@ class Server(TCPServer):
             self._farewell()
         else:
             self.goodbye()
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return hasattr(self, "protocol") and self.protocol.is_acknowledged
+
+    def give_up(self) -> None:
+        """The client never acknowledged our SETTINGS, so nobody knows what it goes by (RFC 9113 §6.5.3)."""
+        if hasattr(self, "protocol"):
+            self.protocol.farewell(ErrorCodes.SETTINGS_TIMEOUT)
+        self.close()
 
     def _farewell(self) -> None:
         if hasattr(self, "protocol"):

@@ -9,6 +9,7 @@ One `Http1` per connection. Laws:
   `parse` by field.
 - After an answer that leaves the reading position in doubt the connection closes; nothing is resynchronised.
 - Nothing new is begun for a client that does not take what it was answered before (attacks C4).
+- What one read holds may cost far more than a request: it is worked off in turns, and others have theirs in between.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from edge.accept.peer import alpn_of
 from edge.errors import EdgeError, MalformedRequest, RuledError
 from edge.exchange import Exchange
 from edge.forward.fields import forget_peer
-from edge.front.front import Connection, Front
+from edge.front.front import Front
+from edge.front.http1_answer import Answering
 from edge.front.message import Message
 from edge.front.websocket import take_over
-from edge.front.wire import CONTINUE, answer_head, fault_in_head, fault_in_part, reset, taken_bytes, untaken_bytes
-from edge.model.http import RawField, Request
+from edge.front.wire import fault_in_head, fault_in_part, reset, taken_bytes, untaken_bytes
+from edge.model.http import Request
 from edge.parse.request import build
 from edge.parse.websocket import requested
 from edge.upgrade import Upgrade
@@ -37,29 +39,22 @@ HELD_BYTES = 16_384
 """Of an answer that the client does not take; then the upstream is not read. One read more comes on top."""
 
 
-class Http1(Connection):
+class Http1(Answering):
     """One downstream connection; the `Downstream` of its exchanges."""
 
     __slots__ = (
-        "_consuming", "_deadline_s", "_exchange", "_front", "_in_body", "_is_answered", "_is_chunked_answer",
-        "_is_closing", "_is_read_paused", "_is_reading_head", "_is_write_paused", "_keep_alive", "_message",
-        "_out", "_pending", "_protocol", "_taken_bytes", "_transport", "_write_deadline_s", "peer",
+        "_consuming", "_deadline_s", "_exchange", "_in_body", "_is_body_paused", "_is_closing", "_is_read_paused",
+        "_is_reading_head", "_is_turn_due", "_is_write_paused", "_message", "_pending", "_taken_bytes",
+        "_write_deadline_s",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
-        self._front = front
+        super().__init__(front)
         self._message = Message()
         self._exchange: Exchange | None = None
         self._pending = b""
-        self._out: list[bytes] = []
-        self._in_body = False
-        self._keep_alive = True
-        self._is_closing = False
-        self._is_chunked_answer = False
-        self._consuming = False
-        self._is_read_paused = self._is_write_paused = False
-        self._is_reading_head = self._is_answered = False
-        self._protocol = "1.1"
+        self._in_body = self._consuming = self._is_closing = self._is_reading_head = False
+        self._is_read_paused = self._is_write_paused = self._is_body_paused = self._is_turn_due = False
         self._taken_bytes = 0
         self._deadline_s = 0.0
         self._write_deadline_s = 0.0
@@ -67,7 +62,7 @@ class Http1(Connection):
     # -- asyncio --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]
         front = self._front
         self.peer = front.peer_of(transport)  # the gate has counted it
         if front.take_http2 is not None and alpn_of(transport) == "h2":
@@ -80,6 +75,9 @@ class Http1(Connection):
     def data_received(self, data: bytes) -> None:
         if self._pending:
             data, self._pending = self._pending + data, b""
+            if self._is_turn_due:
+                self._hold(data)
+                return
         self._consume(data)
 
     def eof_received(self) -> bool:
@@ -123,6 +121,9 @@ class Http1(Connection):
             while data and not self._is_closing:
                 if self._in_body:
                     data = self._feed_body(data)
+                    if data and self._in_body:
+                        self._hold(data)
+                        return
                 elif heads_left and self._exchange is None and not self._is_write_paused:
                     heads_left -= 1
                     data = self._feed_head(data)
@@ -135,10 +136,22 @@ class Http1(Connection):
     def _hold(self, data: bytes) -> None:
         """Pipelined: the answer before it is not out yet, or not taken; or it is the turn of others."""
         self._pending = data
-        if self._exchange is None and not self._is_write_paused:
-            self._front.shared.loop.call_soon(self._go_on)
+        is_turn = self._in_body or (self._exchange is None and not self._is_write_paused)
+        if is_turn and not self._is_turn_due:
+            self._is_turn_due = True
+            self._front.shared.loop.call_soon(self._take_turn)
         if len(data) > MAX_PIPELINED_BYTES:
             self._pause_reading()
+
+    def _take_turn(self) -> None:
+        self._is_turn_due = False
+        if not self._in_body:
+            self._go_on()
+            return
+        data, self._pending = self._pending, b""
+        self._consume(data)
+        if not (self._is_turn_due or self._is_body_paused):
+            self._resume_reading()
 
     def _feed_head(self, data: bytes) -> bytes:
         if data.startswith(b"\r\n"):
@@ -276,30 +289,6 @@ class Http1(Connection):
 
     # -- the answer (Downstream) ----------------------------------------------------------------
 
-    def send_head(self, status: int, fields: list[RawField], content_length: int | None, *, has_body: bool) -> None:
-        front = self._front
-        self._is_chunked_answer = has_body and content_length is None and self._protocol == "1.1"
-        if (has_body and content_length is None and not self._is_chunked_answer) or front.is_draining:
-            self._keep_alive = False
-        self._out.append(
-            answer_head(
-                status,
-                fields,
-                content_length,
-                front.date_line(),
-                is_chunked=self._is_chunked_answer,
-                is_closing=not self._keep_alive,
-            )
-        )
-
-    def send_body(self, body: bytes) -> None:
-        self._out.append(b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked_answer else body)
-
-    def send_end(self) -> None:
-        if self._is_chunked_answer:
-            self._out.append(b"0\r\n\r\n")
-        self._is_answered = True
-
     def flush(self) -> None:
         out = self._out
         if out:
@@ -312,20 +301,16 @@ class Http1(Connection):
             if not self._in_body or not self._keep_alive:
                 self._rest()
 
-    def send_continue(self) -> None:
-        self._front.writes.write_now(self._transport, CONTINUE)
-
     def pause_body(self, *, is_paused: bool) -> None:
+        self._is_body_paused = is_paused
         if is_paused:
             self._pause_reading()
             self._deadline_s = 0.0  # what is awaited is not the client's to do
         else:
-            self._resume_reading()
+            if not self._is_turn_due:
+                self._resume_reading()
             if self._in_body:
                 self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.body_s
-
-    def must_close(self) -> None:
-        self._keep_alive = False
 
     def cut(self) -> None:
         self._is_closing = True

@@ -4,6 +4,7 @@
 is ever parsed as HTTP/2, nor the other way round. Laws:
 
 - All of what was read is judged before a request begins: what was reset in the same breath never reaches an upstream.
+- What one read holds is worked off in turns, and others have theirs in between.
 - Frames leave once per turn of the loop, in the order in which they were made.
 - Nothing new is begun for a client that does not take what it was answered, and while its socket takes none, it is not read.
 - A connection ends with a GOAWAY that names the last stream looked at (RFC 9113 §6.8).
@@ -33,6 +34,8 @@ MAX_HELD_BYTES = 1 << 20
 """Of all answers of a connection that its client does not take; then no upstream is read for it and no request begun."""
 _TURN_BYTES = 16_384
 """Of one stream's answer at a time, when several wait for a window."""
+HEADS_AT_ONCE = 16
+"""Requests begun in one turn of the loop; then others have theirs."""
 
 
 class Http2(Connection):
@@ -40,9 +43,9 @@ class Http2(Connection):
 
     __slots__ = (
         "_acknowledge_by_s", "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone",
-        "_is_held_back", "_is_leaving", "_is_write_due", "_is_write_paused", "_overdrawn", "_received", "_since_s",
-        "_taken_bytes", "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units", "_write_deadline_s",
-        "bytes_out", "front", "held_bytes", "peer", "session",
+        "_is_held_back", "_is_leaving", "_is_turn_due", "_is_write_due", "_is_write_paused", "_overdrawn", "_received",
+        "_since_s", "_taken_bytes", "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units",
+        "_write_deadline_s", "bytes_out", "front", "held_bytes", "peer", "session",
     )  # fmt: skip
 
     def __init__(self, front: Front, transport: asyncio.Transport) -> None:
@@ -50,19 +53,17 @@ class Http2(Connection):
         self.front = front
         self._transport = transport
         self.peer = front.peer_of(transport)
-        self.held_bytes = 0
         self._begun: list[AnsweringStream] = []
         self._received: dict[AnsweringStream, None] = {}
         self._unsent: dict[AnsweringStream, None] = {}
         self._waiting: list[AnsweringStream] = []
-        self._is_feeding = self._is_write_due = self._is_write_paused = self._is_held_back = False
+        self._is_feeding = self._is_write_due = self._is_write_paused = self._is_held_back = self._is_turn_due = False
         self._is_closing = self._is_leaving = self._is_gone = self._has_said_goodbye = False
         self._overdrawn = Code.NO_ERROR
-        self.bytes_out = self._taken_bytes = 0
+        self.bytes_out = self.held_bytes = self._taken_bytes = self._whole_units = 0
         self._close_by_s = self._write_deadline_s = 0.0
         loop = front.shared.loop
         self._since_s = self._whole_s = loop.time()
-        self._whole_units = 0
         self._acknowledge_by_s = self._since_s + front.deadlines.head_s
         self.session = Session(self, front.blocks, loop.time, takes_tunnels=front.take_tunnel is not None)
         transport.set_protocol(self)
@@ -79,16 +80,33 @@ class Http2(Connection):
         if self._is_closing:
             return
         self._is_feeding = True
-        code = self.session.feed(data)
-        if code:
+        if code := self.session.feed(data):
             self._is_feeding = False
             self._close(code)
             return
         self._settle()
         self._is_feeding = False
         self._write()
-        if self._is_leaving:
+        if self.session.is_behind or self._begun:
+            self._wait_for_turn()
+        elif self._is_leaving:
             self._leave_if_idle()
+
+    def _wait_for_turn(self) -> None:
+        """Others are served before the rest of what was read, which is not added to meanwhile."""
+        if not self._is_turn_due and not self._is_closing:
+            self._is_turn_due = True
+            self._transport.pause_reading()
+            self.front.shared.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_turn_due = False
+        if self._is_closing or self._is_write_paused:
+            return  # `resume_writing` goes on
+        self.session.is_behind = False
+        self.data_received(b"")
+        if not (self._is_turn_due or self._is_closing or self._is_write_paused):
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -110,9 +128,12 @@ class Http2(Connection):
         self._is_write_paused = False
         if self._is_closing or self._transport.is_closing():
             return
-        self._transport.resume_reading()
         self._send_on()
         self._write()
+        if self.session.is_behind or self._begun:
+            self._wait_for_turn()
+        else:
+            self._transport.resume_reading()
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -156,11 +177,13 @@ class Http2(Connection):
         """All that was read has been looked at."""
         if self._is_gone:
             self._drop_all()
-        if self._begun:
+        if self._begun and not self.session.is_behind:
             begun, self._begun = self._begun, []
             if self._waiting or self._is_held_back:
                 self._waiting += begun
             else:
+                if len(begun) > HEADS_AT_ONCE:
+                    begun, self._begun = begun[:HEADS_AT_ONCE], begun[HEADS_AT_ONCE:]
                 for stream in begun:
                     stream.begin()
         if self._received:

@@ -39,32 +39,33 @@ _BLOCK_BYTES_PER_CREDIT = 512
 _BYTES_PER_CREDIT = 4096
 _SMALL_BYTES = 256
 _WHOLE = frames.END_HEADERS | frames.END_STREAM
+_TURN = range(32)
+"""Frames of one read, which may hold thousands; then others have their turn."""
+_OURS = {
+    Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+    Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+    Setting.MAX_HEADER_LIST_SIZE: hpack.MAX_LIST_BYTES,
+    Setting.NO_RFC7540_PRIORITIES: 1,
+}
+_ROOM = frames.window_update(0, CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES)
+_OPENINGS = (frames.settings(_OURS) + _ROOM, frames.settings(_OURS | {Setting.ENABLE_CONNECT_PROTOCOL: 1}) + _ROOM)
+"""What is said first: without tunnels, and with them."""
 
 
 class Session:
     """One connection. The shell feeds it and writes `out`."""
 
     __slots__ = (
-        "_awaited", "_budget", "_closed", "_heads", "_receive_left", "_rest",
-        "_shell", "_untold", "_window_bytes", "acks_awaited", "client_frame_bytes", "has_window_grown", "is_final",
-        "last_stream_id", "must_empty_table", "out", "send_left", "streams", "whole_units",
+        "_awaited", "_budget", "_closed", "_heads", "_receive_left", "_rest", "_shell", "_untold", "_window_bytes",
+        "acks_awaited", "client_frame_bytes", "has_window_grown", "is_behind", "is_final", "last_stream_id",
+        "must_empty_table", "out", "send_left", "streams", "whole_units",
     )  # fmt: skip
 
     def __init__(self, shell: Shell, blocks: KnownBlocks, clock: Callable[[], float], *, takes_tunnels: bool) -> None:
         self._shell = shell
         self._heads = HeadReader(blocks)
         self._budget = Budget(BUDGET, BUDGET_PER_S, clock)
-        values = {
-            Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-            Setting.MAX_HEADER_LIST_SIZE: hpack.MAX_LIST_BYTES,
-            Setting.NO_RFC7540_PRIORITIES: 1,
-            **({Setting.ENABLE_CONNECT_PROTOCOL: 1} if takes_tunnels else {}),
-        }
-        self.out: list[bytes | memoryview] = [
-            frames.settings(values),
-            frames.window_update(0, CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES),
-        ]
+        self.out: list[bytes | memoryview] = [_OPENINGS[takes_tunnels]]
         self.streams: dict[int, OpenStream] = {}
         self.last_stream_id = -1
         self.send_left = self._window_bytes = frames.DEFAULT_WINDOW_BYTES
@@ -77,6 +78,8 @@ class Session:
         self._awaited: bytes | None = frames.PREFACE
         self.acks_awaited = 1  # of our SETTINGS (RFC 9113 §6.5.3)
         self._rest = b""
+        self.is_behind = False
+        """More was fed than is judged at once: the rest goes on with the next bytes, or with none. Who feeds clears it."""
         self.must_empty_table = False  # said with the next head of an answer
         self._receive_left = CONNECTION_WINDOW_BYTES
         self._untold = 0
@@ -109,7 +112,9 @@ class Session:
                 return GO_ON
             self._awaited = None
             at = len(awaited)
-        while size - at >= 9:
+        for _ in _TURN:
+            if size - at < 9:
+                break
             length_and_kind, flags, stream_id = frames.read_head(data, at)
             end = at + 9 + (length_and_kind >> 8)
             if length_and_kind >> 8 > frames.MAX_FRAME_BYTES:
@@ -122,6 +127,8 @@ class Session:
                 continue
             if code := self._on_frame(length_and_kind & 0xFF, flags, stream_id & 0x7FFFFFFF, payload):
                 return code
+        else:
+            self.is_behind = at < size
         if at < size:
             self._rest = data[at:]
         return GO_ON
@@ -228,9 +235,7 @@ class Session:
             return self._charge(cost)  # it was under way
         if self._closed.is_reset_by_client(stream_id):
             return self.reset(stream_id, Code.STREAM_CLOSED)
-        if self._closed.is_in_gap(stream_id):
-            return Code.PROTOCOL_ERROR
-        return Code.STREAM_CLOSED
+        return Code.PROTOCOL_ERROR if self._closed.is_in_gap(stream_id) else Code.STREAM_CLOSED
 
     # -- bodies ---------------------------------------------------------------------------------
 
@@ -388,12 +393,7 @@ class Session:
 
 
 _HANDLERS = {
-    frames.DATA: Session._on_data,
-    frames.PRIORITY: Session._on_priority,
-    frames.RST_STREAM: Session._on_rst_stream,
-    frames.SETTINGS: Session._on_settings,
-    frames.PING: Session._on_ping,
-    frames.GOAWAY: Session._on_goaway,
-    frames.WINDOW_UPDATE: Session._on_window_update,
-    frames.CONTINUATION: Session._on_continuation,
-}
+    frames.DATA: Session._on_data, frames.PRIORITY: Session._on_priority, frames.RST_STREAM: Session._on_rst_stream,
+    frames.SETTINGS: Session._on_settings, frames.PING: Session._on_ping, frames.GOAWAY: Session._on_goaway,
+    frames.WINDOW_UPDATE: Session._on_window_update, frames.CONTINUATION: Session._on_continuation,
+}  # fmt: skip

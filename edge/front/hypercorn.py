@@ -28,6 +28,7 @@ class HypercornHttp2(Connection):
         self._close_by_s = 0.0
         self._write_deadline_s = 0.0
         self._taken_bytes = 0
+        self._acknowledge_by_s = front.shared.loop.time() + front.deadlines.head_s
         front.connections.add(self)
         self._server = Server(app, front.shared.loop, transport, self.peer, _CONFIG)
         self._task = front.shared.loop.create_task(self._server.run())
@@ -59,6 +60,8 @@ class HypercornHttp2(Connection):
             self._close_by_s = self._close_by_s or now_s + deadlines.linger_s
             if now_s > self._close_by_s:
                 self.cut()
+        elif now_s > self._acknowledge_by_s and not server.is_acknowledged:
+            server.give_up()
         elif server.is_idle and now_s > server.since_s + (deadlines.idle_s if server.has_served else deadlines.head_s):
             self.close_if_idle()
         elif self._is_behind(now_s):

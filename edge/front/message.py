@@ -21,6 +21,8 @@ from edge.parse.request import METHODS
 MAX_BARREN_BYTES = 16_384
 """Of chunk extensions and trailers, beyond what the content that came with them deserves: twice its size, and"""
 BARREN_BYTES_PER_CHUNK = 16
+CHUNKED_AT_ONCE = 16_384
+"""Of a chunked body: a chunk may be six bytes, and each is a call."""
 
 _METHODS = {method.encode("ascii"): method for method in METHODS}
 
@@ -85,7 +87,7 @@ class Message:
         self.is_complete = False
 
     def feed_body(self, data: bytes) -> tuple[bytes, bytes]:
-        """(content, what lies behind the end of the message).
+        """(content, what lies behind it): behind the end of the message if it is complete, else what is to be fed next.
 
         Raises: MalformedRequest; then the connection must close.
         """
@@ -111,13 +113,14 @@ class Message:
 
     def _feed_chunks(self, data: bytes) -> bytes:
         fed = 0
-        for piece in _pieces(self._tail, data):
+        now = data[:CHUNKED_AT_ONCE]
+        for piece in _pieces(self._tail, now):
             self._parser.feed_data(piece)
             fed += len(piece)
             if self.is_complete:
                 break
         else:
-            self._tail = (self._tail + data)[-3:]
+            self._tail = (self._tail + now)[-3:]
         content = self._content
         deserved = 3 * sum(map(len, content)) + BARREN_BYTES_PER_CHUNK * len(content)
         self._barren_bytes = max(0, self._barren_bytes + fed - deserved)

@@ -17,17 +17,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from examples.issuer.minting import Minter, key_set_document, signing_key
-from tests.campaigns.flood_attacks import ATTACKS, TOKEN, Where, worker_ns
+from tests.campaigns.flood_attacks import ATTACKS, TOKEN, Where
+from tests.campaigns.flood_process import AUDIENCE, ISSUER, KEY, Sink, worker_ns
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import ROOT, Gateway, Variant, make, requests_in_log, serving
 from tests.wire.rig import EDGE_YAML, POLICY
 from tests.wire.test_pressure import POLICY as USERS
-from tests.wire.websocket_rig import SocketUpstream
 
 SECONDS = 4.0
 THREADS = 4
@@ -40,7 +40,6 @@ GIVEN_BACK_S = 20.0
 WORSE, WORSE_S = 1.25, 0.003
 """What a comparison of two runs of a few seconds on a shared machine cannot tell from the same."""
 
-ISSUER, AUDIENCE = "https://idp.example.com/", "https://api.example.com"
 SETTINGS = f"""\
 shed: {{max_connections_per_prefix: 500, failed_checks_per_s: 1, failed_checks_burst: 400}}
 deadlines: {{handshake_s: 2, head_s: 2, body_s: 2, write_s: 2, idle_s: 60}}
@@ -61,19 +60,6 @@ PUBLIC = "    public: {reason: a test without tokens}"
 BOUNDS = "    websocket: {max_message_frames: 1000, max_message_bytes: 1000000}"
 
 
-class Sink(SocketUpstream):
-    """Takes every WebSocket, and reads what comes."""
-
-    def _serve(self, connection: socket.socket) -> None:
-        super()._serve(connection)
-        end = self.ends.get()
-        with suppress(OSError, EOFError):
-            end.tls.settimeout(60)
-            while end.tls.recv(65536):
-                pass
-        end.end()
-
-
 class Place:
     """A gateway with one worker, and what stands behind it."""
 
@@ -86,15 +72,12 @@ class Place:
         self.directory = directory
         self.upstream = Upstream(directory / "orders")
         stack.callback(self.upstream.close)
-        sink = Sink(directory / "orders")
-        stack.callback(sink.close)
         os.environ[TOKEN] = Minter(key, ISSUER, AUDIENCE).good("mallory", [])
-        stack.callback(os.environ.pop, TOKEN)
-        ports = dict.fromkeys(("orders", "victim", "quick", "slashes"), self.upstream.port) | {"small": sink.port}
-        if is_compared:
-            load = stack.enter_context(self._process("upstream", str(directory)))
-            assert load.stdout is not None
-            ports["orders"] = int(load.stdout.readline())
+        os.environ[KEY] = json.dumps(key.as_dict(private=True))
+        for name in (TOKEN, KEY):
+            stack.callback(os.environ.pop, name)
+        port, sink_port = self._others(stack) if is_compared else self._own(stack)
+        ports = {"orders": port, "victim": self.upstream.port, "quick": port, "slashes": port, "small": sink_port}
         more = {
             "quick": "    auth: [jwt]",
             "small": f"{PUBLIC}\n{BOUNDS}",
@@ -107,9 +90,20 @@ class Place:
         self.gateway = stack.enter_context(serving(directory))
         self.worker = self.gateway.children()["edge-worker"]
 
+    def _others(self, stack: ExitStack) -> list[int]:
+        """Ports of a process that serves whoever is not the second client, whose own upstream is not busy with them."""
+        process = stack.enter_context(self._process("upstream", str(self.directory)))
+        assert process.stdout is not None
+        return [int(port) for port in process.stdout.readline().split()]
+
+    def _own(self, stack: ExitStack) -> list[int]:
+        sink = Sink(self.directory / "orders")
+        stack.callback(sink.close)
+        return [self.upstream.port, sink.port]
+
     @contextmanager
     def _process(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        command = [sys.executable, "-m", "tests.campaigns.flood_attacks", *arguments]
+        command = [sys.executable, "-m", "tests.campaigns.flood_process", *arguments]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
             try:
@@ -285,8 +279,8 @@ def campaign(directory: Path, seconds: float, attacks: Iterable[str] = ATTACKS) 
 
 def load(place: Place, share: float, seconds: float) -> Run:
     """Beside valid requests that make the worker so busy; the second client's own are in both shares."""
-    where = (str(place.directory), str(place.gateway.public), str(place.worker))
-    return place.beside("load", *where, f"{share:.3f}", str(seconds))
+    where = (str(place.directory), str(place.gateway.public))
+    return place.beside("load", str(place.worker), f"{share:.3f}", *where, str(seconds), str(THREADS))
 
 
 ALONE = "connections"

@@ -1,4 +1,4 @@
-"""Floods, one function for each, in a process beside the gateway: `python -m tests.campaigns.flood_attacks …`.
+"""Floods, one function for each.
 
 Each attack is one connection, or a crowd of them, that does its worst until the gateway ends it, and tells how that was: by
 the code of a GOAWAY or of a Close, the status of the last answer, or `closed`. `pushed` is a connection that was reset while
@@ -7,12 +7,9 @@ it still sent: its own bytes pushed the gateway's last words away.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -23,14 +20,22 @@ from pathlib import Path
 
 import h2.exceptions
 
-from tests.e2e.upstream import Upstream
 from tests.wire.h2_client import H2Client
 from tests.wire.raw_h2 import END_HEADERS, END_STREAM, GET, HEADERS, RawH2, block, frame, headers, string, u32
 from tests.wire.rig import HEAD, Client
 from tests.wire.test_http2_abuse import FLOODS
-from tests.wire.websocket_rig import BINARY, CLOSE, CONT, PING, End, StreamEnd, extended_connect, handshake, sent
+from tests.wire.websocket_rig import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    End,
+    StreamEnd,
+    extended_connect,
+    handshake,
+    sent,
+)
 
-BIG = 262_144
 CROWD = 60
 OVER = 600
 """More connections than the gateway of the campaign lets one address have."""
@@ -336,69 +341,3 @@ ATTACKS: dict[str, tuple[Attack, tuple[str, ...]]] = {
     },
 }
 """By protocol and kind: what is done, and how the gateway may end it."""
-
-
-# -- the process -------------------------------------------------------------------------------------
-
-
-def worker_ns(pid: int) -> int:
-    """CPU time of a process so far (proc(5), schedstat)."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
-
-
-def valid(where: Where, pid: int, share: float, until_s: float) -> int:
-    """Ask what may be asked, small and large, as much as costs the worker this share of a core; → how much was asked."""
-    began_s, began_ns, count = time.monotonic(), worker_ns(pid), 0
-    with Client(where) as client:
-        while (now_s := time.monotonic()) < until_s:
-            if (worker_ns(pid) - began_ns) / 1e9 > share * (now_s - began_s):
-                time.sleep(0.001)
-                continue
-            targets = (b"big", *(b"7",) * 8)
-            client.send(b"".join(b"GET /orders/%b HTTP/1.1\r\n" % each + HEAD + b"\r\n" for each in targets))
-            for _ in targets:
-                assert client.answer().status == 200
-            count += len(targets)
-    return count
-
-
-def repeat(work: Callable[[], str], until_s: float, ends: Counter[str]) -> None:
-    while not ends or time.monotonic() < until_s:
-        try:
-            ends[work()] += 1
-        except (OSError, EOFError, h2.exceptions.ProtocolError) as exc:
-            ends[f"could not begin: {type(exc).__name__}"] += 1
-
-
-def main(arguments: list[str]) -> None:
-    """`upstream DIRECTORY` · `load DIRECTORY PORT PID SHARE SECONDS` · `attack NAME DIRECTORY PORT SECONDS THREADS`."""
-    what, *rest = arguments
-    os.nice(19)  # so that who measures is not kept waiting by who attacks
-    if what == "upstream":
-        upstream = Upstream(Path(rest[0]) / "orders")
-        upstream.by_target[b"/orders/big"] = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % BIG + bytes(BIG)
-        print(upstream.port, flush=True)
-        sys.stdin.read()
-        return
-    print("go", flush=True)
-    if what == "load":
-        directory, port, pid, share, seconds = rest
-        asked = valid(Where(Path(directory), int(port)), int(pid), float(share), time.monotonic() + float(seconds))
-        print(json.dumps({"200": asked}))
-        return
-    name, directory, port, seconds, threads = rest
-    attack, where = ATTACKS[name][0], Where(Path(directory), int(port))
-    ends: Counter[str] = Counter()
-    until_s = time.monotonic() + float(seconds)
-    running = [
-        threading.Thread(target=repeat, args=(partial(attack, where), until_s, ends)) for _ in range(int(threads))
-    ]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    print(json.dumps(ends))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

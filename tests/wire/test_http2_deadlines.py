@@ -13,11 +13,13 @@ import uvloop
 
 from edge.accept.shed import ShedSettings
 from tests.wire.h2_client import H2Client, Reset
+from tests.wire.raw_h2 import RawH2, headers
 from tests.wire.rig import Rig
 from tests.wire.test_deadlines import SHORT, Near, near, play
 
 POST = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/orders/x")]
 BIG = 8 << 20
+SETTINGS_TIMEOUT = 4
 Attack = Callable[[Near], None]
 
 
@@ -84,6 +86,12 @@ def reads_nothing_from_its_socket(there: Near) -> None:
             client.answer(1)
 
 
+def never_acknowledges(there: Near) -> None:
+    with RawH2(there, acknowledges=False) as client:
+        assert client.send(headers(1)).until_over(1).statuses == {1: 200}
+        assert client.until_closed().goaways == [(1, SETTINGS_TIMEOUT)]
+
+
 ENDS: dict[Attack, tuple[float, float]] = {
     says_nothing: (0.4, 2),
     rests_after_an_answer: (0.4, 2),
@@ -92,6 +100,7 @@ ENDS: dict[Attack, tuple[float, float]] = {
     takes_nothing_of_its_window: (0.4, 2.5),
     opens_its_window_by_one_byte: (0.4, 2.5),
     reads_nothing_from_its_socket: (0, 4),
+    never_acknowledges: (0.4, 2),
 }
 
 
