@@ -24,7 +24,8 @@ from edge.front.http2_roles import AnsweringStream
 from edge.front.http2_session import Session
 from edge.front.http2_stream import Stream, ending_for
 from edge.front.http2_unended import UnendedRequest
-from edge.front.wire import reset, taken_bytes
+from edge.front.taking import Taking
+from edge.front.wire import reset
 from edge.model.http import RawField, Request
 from edge.parse.http2 import translate
 from edge.parse.request import build
@@ -34,8 +35,8 @@ MAX_HELD_BYTES = 1 << 20
 """Of all answers of a connection that its client does not take; then no upstream is read for it and no request begun."""
 _TURN_BYTES = 16_384
 """Of one stream's answer at a time, when several wait for a window."""
-HEADS_AT_ONCE = 16
-"""Requests begun in one turn of the loop; then others have theirs."""
+HEADS_AT_ONCE = 10
+"""Requests begun in one turn of the loop; then others have theirs. Each may cost a signature."""
 
 
 class Http2(Connection):
@@ -44,8 +45,8 @@ class Http2(Connection):
     __slots__ = (
         "_acknowledge_by_s", "_begun", "_close_by_s", "_has_said_goodbye", "_is_closing", "_is_feeding", "_is_gone",
         "_is_held_back", "_is_leaving", "_is_turn_due", "_is_write_due", "_is_write_paused", "_overdrawn", "_received",
-        "_since_s", "_taken_bytes", "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units",
-        "_write_deadline_s", "bytes_out", "front", "held_bytes", "peer", "session",
+        "_since_s", "_taking", "_transport", "_unsent", "_waiting", "_whole_s", "_whole_units",
+        "bytes_out", "front", "held_bytes", "peer", "session",
     )  # fmt: skip
 
     def __init__(self, front: Front, transport: asyncio.Transport) -> None:
@@ -60,8 +61,8 @@ class Http2(Connection):
         self._is_feeding = self._is_write_due = self._is_write_paused = self._is_held_back = self._is_turn_due = False
         self._is_closing = self._is_leaving = self._is_gone = self._has_said_goodbye = False
         self._overdrawn = Code.NO_ERROR
-        self.bytes_out = self.held_bytes = self._taken_bytes = self._whole_units = 0
-        self._close_by_s = self._write_deadline_s = 0.0
+        self.bytes_out = self.held_bytes = self._whole_units = 0
+        self._close_by_s, self._taking = 0.0, Taking()
         loop = front.shared.loop
         self._since_s = self._whole_s = loop.time()
         self._acknowledge_by_s = self._since_s + front.deadlines.head_s
@@ -107,9 +108,6 @@ class Http2(Connection):
         self.data_received(b"")
         if not (self._is_turn_due or self._is_closing or self._is_write_paused):
             self._transport.resume_reading()
-
-    def eof_received(self) -> bool:
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
@@ -375,7 +373,7 @@ class Http2(Connection):
             self._close(Code.ENHANCE_YOUR_CALM)
         elif now_s > self._acknowledge_by_s and self.session.acks_awaited > 0:
             self._close(Code.SETTINGS_TIMEOUT)
-        elif self._is_behind(now_s):
+        elif self._taking.is_behind(self._transport, self.front.deadlines, now_s):
             self.cut_late("deadline")
         elif not self.session.streams:
             self._check_idle(now_s)
@@ -400,15 +398,3 @@ class Http2(Connection):
             return False
         has_time_s = deadlines.body_s if session.streams and not session.is_in_block else deadlines.head_s
         return now_s > self._whole_s + has_time_s
-
-    def _is_behind(self, now_s: float) -> bool:
-        """Whether the client takes less than the least rate of what waits in the transport."""
-        if not self._transport.get_write_buffer_size():
-            self._write_deadline_s = 0.0
-            return False
-        if self._write_deadline_s and now_s <= self._write_deadline_s:
-            return False
-        deadlines = self.front.deadlines
-        before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
-        is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
-        return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s

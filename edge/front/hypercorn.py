@@ -12,7 +12,8 @@ import asyncio
 from edge.accept.hypercorn_tls import App, Server, hypercorn_config
 from edge.forward.fields import forget_peer
 from edge.front.front import Connection, Front
-from edge.front.wire import reset, taken_bytes
+from edge.front.taking import Taking
+from edge.front.wire import reset
 
 _CONFIG = hypercorn_config()
 
@@ -26,8 +27,7 @@ class HypercornHttp2(Connection):
         self.peer = front.peer_of(transport)
         self._has_said_goodbye = False
         self._close_by_s = 0.0
-        self._write_deadline_s = 0.0
-        self._taken_bytes = 0
+        self._taking = Taking()
         self._acknowledge_by_s = front.shared.loop.time() + front.deadlines.head_s
         front.connections.add(self)
         self._server = Server(app, front.shared.loop, transport, self.peer, _CONFIG)
@@ -64,17 +64,5 @@ class HypercornHttp2(Connection):
             server.give_up()
         elif server.is_idle and now_s > server.since_s + (deadlines.idle_s if server.has_served else deadlines.head_s):
             self.close_if_idle()
-        elif self._is_behind(now_s):
+        elif self._taking.is_behind(self._transport, deadlines, now_s):
             self.cut()
-
-    def _is_behind(self, now_s: float) -> bool:
-        """Whether the client takes less than the least rate of what waits in the transport."""
-        if not self._transport.get_write_buffer_size():
-            self._write_deadline_s = 0.0
-            return False
-        if self._write_deadline_s and now_s <= self._write_deadline_s:
-            return False
-        deadlines = self._front.deadlines
-        before, self._taken_bytes = self._taken_bytes, taken_bytes(self._transport)
-        is_first, self._write_deadline_s = not self._write_deadline_s, now_s + deadlines.write_s
-        return not is_first and self._taken_bytes - before < deadlines.least_bytes_per_s * deadlines.write_s
