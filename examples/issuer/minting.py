@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ class Minter:
     issuer: str
     audience: str
     lifetime_s: int = 600
+    now_s: Callable[[], float] = time.time
+    """Its clock."""
 
     def good(self, subject: str, scopes: Sequence[str] = (), **claims: Any) -> str:
         """A token as the issuer makes it; `claims` are added or replace."""
@@ -42,7 +44,7 @@ class Minter:
 
     def expired(self, subject: str, scopes: Sequence[str] = ()) -> str:
         """Was good until an hour ago."""
-        now_s = int(time.time())
+        now_s = int(self.now_s())
         return self.good(subject, scopes, exp=now_s - 3600, iat=now_s - 7200, nbf=now_s - 7200)
 
     def for_another_audience(self, subject: str, scopes: Sequence[str] = ()) -> str:
@@ -64,7 +66,7 @@ class Minter:
 
     def claims(self, subject: str, scopes: Sequence[str]) -> dict[str, Any]:
         """The claims of a good token (RFC 9068 §2.2)."""
-        now_s = int(time.time())
+        now_s = int(self.now_s())
         return {
             "iss": self.issuer,
             "aud": [self.audience],

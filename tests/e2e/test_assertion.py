@@ -19,7 +19,7 @@ from tests.wire.rig import Answer, Client
 ISSUER, AUDIENCE = "https://idp.example.com/", "https://api.example.com"
 GATEWAY = "spiffe://mesh.internal/gw/edge"
 KEY = signing_key()
-TOKEN = Minter(KEY, ISSUER, AUDIENCE).good("alice", ["orders:read"])
+TOKEN = Minter(KEY, ISSUER, AUDIENCE, lifetime_s=7200).good("alice", ["orders:read"])
 EDGE_YAML = f"""\
 trust_domain: mesh.internal
 listeners:
