@@ -47,7 +47,7 @@ def campaign(directory: Path, rounds: int, seed: int) -> Outcome:
     outcome = Outcome()
     with closing(service), serving(directory) as gateway:
         load = Load(gateway)
-        eventually(lambda: load.count(200) > 20, 5)
+        eventually(lambda: load.count(200) > 20, 15)
         for _ in range(rounds):
             name = draw.choice(VICTIMS)
             victim = gateway.children()[name]

@@ -220,9 +220,9 @@ def answers_without_a_body(world: World, speaker: Speaker) -> None:
 def a_caller_that_leaves_is_gone_for_the_service_too(world: World, speaker: Speaker) -> None:
     world.orders.let.clear()
     speaker.begin("GET", b"/orders/7", world.credential())
-    assert world.orders.asked.acquire(timeout=5)
+    assert world.orders.asked.acquire(timeout=15)
     speaker.leave()
-    assert world.orders.given_up.acquire(timeout=5)
+    assert world.orders.given_up.acquire(timeout=15)
     world.orders.let.set()
     assert world.leaf_of_the_unanswered("client-gone")["http.response.status_code"] == 499
     assert world.ask(speaker).status == 200
@@ -244,7 +244,7 @@ def a_caller_that_leaves_a_download_stops_it(world: World, speaker: Speaker) -> 
     speaker.begin("GET", b"/orders/7", world.credential())
     speaker.wait_for(b"first")
     speaker.leave()
-    assert world.orders.given_up.acquire(timeout=5)
+    assert world.orders.given_up.acquire(timeout=15)
     world.orders.go_on.set()
     assert world.leaf_of_the_unanswered("client-gone")["http.response.body.bytes"] == 5
 

@@ -37,7 +37,7 @@ class Issuer:
         body = f"grant_type=client_credentials&scope={scope}".encode()
         asked = urllib.request.Request(f"{self.url}/token", data=body, headers={"Authorization": f"Basic {basic}"})
         context = ssl.create_default_context(cadata=self.ca_pem.decode())
-        with urllib.request.urlopen(asked, context=context, timeout=5) as answer:
+        with urllib.request.urlopen(asked, context=context, timeout=15) as answer:
             found: dict[str, str] = json.loads(answer.read())
         return found
 

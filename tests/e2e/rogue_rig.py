@@ -134,7 +134,7 @@ class Rogues(DoorsRig):
         """Somebody with this chain and key comes to the services listener; → why he got not one byte."""
         context, got = pair.context(directory, ssl.PROTOCOL_TLS_CLIENT), b""
         context.load_verify_locations(cadata=self.bundle.decode("ascii"))
-        with socket.create_connection(("127.0.0.1", self.gateway.ports["services"]), 5) as raw:
+        with socket.create_connection(("127.0.0.1", self.gateway.ports["services"]), 15) as raw:
             port = raw.getsockname()[1]
             with contextlib.suppress(OSError), context.wrap_socket(raw, server_hostname=GATEWAY_NAME) as tls:
                 tls.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (CACERTS, GATEWAY_NAME.encode()))

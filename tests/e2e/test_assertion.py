@@ -142,7 +142,7 @@ def test_B1_a_client_s_own_assertion_never_arrives(mesh: Mesh, target: str) -> N
     assert b"spoofed" not in mesh.plain.seen
     assert "spoofed" not in str([service.seen for service in (mesh.asgi, mesh.bound)])
     assert mesh.ask(target, "Edge_Assertion: spoofed").status == 400  # B2
-    eventually(lambda: requests_in_log(mesh.directory)[-1].get("rule.id") == "field-name", 5)
+    eventually(lambda: requests_in_log(mesh.directory)[-1].get("rule.id") == "field-name", 15)
 
 
 def test_a_websocket_s_handshake_is_verified_too(mesh: Mesh) -> None:

@@ -256,11 +256,11 @@ def test_the_service_itself_gets_nothing_while_it_lets_anybody_in_P41(
         assert rogue.received.replace(PROBE, b"") == b""  # of the caller's not one byte
         out = [leaf for leaf in rig.events("identity.upstream") if leaf["event.reason"] == "accepts-anyone"]
         assert out[-1]["destination.address"] == f"127.0.0.1:{rogue.port}"
-        eventually(lambda: "upstreams-accept-anyone" in status_of(rig).failing, 5)
+        eventually(lambda: "upstreams-accept-anyone" in status_of(rig).failing, 15)
         context.verify_mode = ssl.CERT_REQUIRED  # the service is repaired, and believed again without anybody's help
         eventually(is_served, 10)
         assert rogue.received.replace(PROBE, b"").startswith(b"GET /orders/untried-%d HTTP/1.1\r\n" % number)
-        eventually(lambda: "upstreams-accept-anyone" not in status_of(rig).failing, 5)
+        eventually(lambda: "upstreams-accept-anyone" not in status_of(rig).failing, 15)
         assert rig.events("config.upstream")[-1]["event.outcome"] == "success"
     finally:
         rogue.close()

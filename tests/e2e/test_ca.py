@@ -93,7 +93,7 @@ def test_with_a_gateway_it_is_the_gateways_process_that_signs(directory: Path, g
     processes = gateway.children()
     assert "edge-ca" in processes
     os.kill(processes["edge-ca"], signal.SIGKILL)
-    eventually(lambda: gateway.children().get("edge-ca") not in (None, processes["edge-ca"]), 3)
+    eventually(lambda: gateway.children().get("edge-ca") not in (None, processes["edge-ca"]), 15)
     assert issue(directory, "orders", "--renew") == 0
     assert gateway.get("/orders/7")[0] == 200
 

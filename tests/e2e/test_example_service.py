@@ -81,7 +81,7 @@ def ask(port: int, context: ssl.SSLContext, request: bytes) -> bytes:
     """What comes back until one answer is whole or the connection ends; errors of TLS and TCP count as an end."""
     received = b""
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as raw, context.wrap_socket(raw) as tls:
+        with socket.create_connection(("127.0.0.1", port), 15) as raw, context.wrap_socket(raw) as tls:
             tls.sendall(request)
             while not received.endswith(b"}") and (some := tls.recv(65536)):
                 received += some
@@ -130,7 +130,7 @@ def test_what_is_not_http_gets_no_answer(service: int, identities: Identities) -
 
 def counted(rogue: subprocess.Popen[str]) -> dict[str, int]:
     rogue.send_signal(signal.SIGTERM)
-    output, _ = rogue.communicate(timeout=5)
+    output, _ = rogue.communicate(timeout=15)
     found: dict[str, int] = json.loads(output)
     return found
 
@@ -139,7 +139,7 @@ def test_the_rogue_counts_what_a_careless_caller_sends_over_tls(identities: Iden
     directory = identities.directory / "impostor"
     arguments = ("--certificate", directory / "chain.pem", "--key", directory / "key.pem")
     with process("examples.rogue", *arguments) as (rogue, port):
-        with socket.create_connection(("127.0.0.1", port), 5) as raw:
+        with socket.create_connection(("127.0.0.1", port), 15) as raw:
             with identities.context("gateway").wrap_socket(raw) as tls:
                 tls.sendall(GET)
                 assert tls.recv(65536).endswith(b"stolen")
@@ -148,7 +148,7 @@ def test_the_rogue_counts_what_a_careless_caller_sends_over_tls(identities: Iden
 
 def test_the_rogue_counts_what_a_careless_caller_sends_in_plain_text() -> None:
     with process("examples.rogue") as (rogue, port):
-        with socket.create_connection(("127.0.0.1", port), 5) as raw:
+        with socket.create_connection(("127.0.0.1", port), 15) as raw:
             raw.sendall(GET)
             assert raw.recv(65536).endswith(b"stolen")
         assert counted(rogue) == {"connections": 1, "handshakes": 0, "application_bytes": len(GET)}

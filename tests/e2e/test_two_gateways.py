@@ -127,7 +127,7 @@ def test_both_refuse_without_the_store_and_come_back_with_it(gateways: list[Gate
         assert answers <= {(200, "ok"), (503, "store-unavailable")}  # what it had leased is still its own
     store.start()
     for gateway in gateways:
-        eventually(lambda gateway=gateway: gateway.get("/orders/7") == (200, "ok"), 3)  # type: ignore[misc]
+        eventually(lambda gateway=gateway: gateway.get("/orders/7") == (200, "ok"), 15)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("store", ["valkey"], indirect=True)
@@ -140,7 +140,7 @@ def test_a_joined_gateway_is_renewed_while_it_serves(gateways: list[Gateway], ho
     before = shown(b)
     assert issue.main(["edge-b", "--role", "gateway", "-q", "--force", "-c", str(homes[0] / "edge.yaml")]) == 0
     init.command(homes[1], join=str(homes[0] / "state" / "issued" / "gateway-edge-b"))
-    eventually(lambda: shown(b) != before, 3)
+    eventually(lambda: shown(b) != before, 15)
     connection.request("GET", "/orders/7")
     assert connection.getresponse().read() == b"ok"
     assert connection.sock is held

@@ -144,7 +144,7 @@ class Gateway:
                 self.lines.append(line.rstrip("\n"))
                 self._heard.notify_all()
 
-    def line(self, pattern: str, within_s: float = 15) -> str:
+    def line(self, pattern: str, within_s: float = 30) -> str:
         """The first line that matches."""
 
         def found() -> str | None:
@@ -156,12 +156,12 @@ class Gateway:
         assert line is not None, f"no line {pattern!r} in {self.lines}"
         return line
 
-    def connect(self, timeout_s: float = 5) -> http.client.HTTPSConnection:
+    def connect(self, timeout_s: float = 15) -> http.client.HTTPSConnection:
         bundle = self.directory / "state" / "identity" / "public" / "bundle.pem"
         context = ssl.create_default_context(cafile=bundle)
         return http.client.HTTPSConnection("localhost", self.public, timeout=timeout_s, context=context)
 
-    def get(self, path: str, timeout_s: float = 5) -> tuple[int, str]:
+    def get(self, path: str, timeout_s: float = 15) -> tuple[int, str]:
         """Status, and the problem's reason or the body; over a connection of its own."""
         connection = self.connect(timeout_s)
         try:
@@ -175,7 +175,7 @@ class Gateway:
             connection.close()
 
     def ask_admin(self, path: str) -> tuple[int, dict[str, object]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=15)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -213,7 +213,7 @@ class Gateway:
                 self.ended()
 
     def ended(self) -> int:
-        code = self.process.wait(20)
+        code = self.process.wait(30)
         self._reader.join(5)
         assert self.process.stderr is not None
         self.process.stderr.close()

@@ -224,7 +224,7 @@ class World:
             found[:] = filter(wanted, requests_in_log(self.gateway.directory))
             return bool(found)
 
-        eventually(is_there, 5)
+        eventually(is_there, 15)
         return found[0]
 
     @property
@@ -241,9 +241,9 @@ class World:
         speakers = [make(self.gateway) for make in SPEAKERS.values()]
         for speaker in speakers:
             speaker.begin("GET", b"/orders/last", self.credential())
-            assert self.orders.asked.acquire(timeout=5)
+            assert self.orders.asked.acquire(timeout=15)
         os.kill(self.gateway.process.pid, signal.SIGTERM)
-        eventually(lambda: not takes_connections(self.gateway.public), 3)
+        eventually(lambda: not takes_connections(self.gateway.public), 15)
         self.orders.let.set()
         for speaker in speakers:
             assert self.heard(speaker.answer()).status == 200

@@ -150,7 +150,7 @@ class H2Client:
         except TimeoutError:
             pass
         finally:
-            self.tls.settimeout(5)
+            self.tls.settimeout(9)
         return sent
 
     def reset(self, stream: int, code: int = 8) -> None:
@@ -173,7 +173,7 @@ class H2Client:
         with contextlib.suppress(TimeoutError):
             while True:
                 self.pump()
-        self.tls.settimeout(5)
+        self.tls.settimeout(9)
 
     def pump_until_closed(self) -> None:
         """Read until the gateway has closed. Raises: TimeoutError when it does not."""

@@ -39,7 +39,7 @@ class Hello:
         flight = b"".join(
             struct.pack("!B2sH", _HANDSHAKE, self._version, len(piece)) + piece for piece in pieces
         )  # RFC 8446 §5.1: a message may span records
-        with socket.create_connection(("127.0.0.1", self._port), 5) as raw:
+        with socket.create_connection(("127.0.0.1", self._port), 15) as raw:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for at in range(0, len(flight), segment):
                 raw.sendall(flight[at : at + segment])

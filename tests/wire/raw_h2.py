@@ -88,7 +88,7 @@ class RawH2:
     ) -> None:
         context = ssl.create_default_context(cafile=gateway.directory / "state" / "identity" / "public" / "bundle.pem")
         context.set_alpn_protocols(list(alpn))
-        raw = socket.create_connection(("127.0.0.1", gateway.public), 5)
+        raw = socket.create_connection(("127.0.0.1", gateway.public), 9)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = context.wrap_socket(raw, server_hostname="localhost")
         self.heard = Heard()

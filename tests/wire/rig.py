@@ -112,7 +112,7 @@ class Client:
         context = client_context(gateway, "http/1.1")
         if server_name is None:
             context.check_hostname = False
-        raw = socket.create_connection(("127.0.0.1", gateway.public), 5, (source, 0))
+        raw = socket.create_connection(("127.0.0.1", gateway.public), 9, (source, 0))
         raw.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # else what is cut in two waits for an acknowledgement
@@ -149,7 +149,7 @@ class Client:
                 pass
             if not moved:
                 select.select([self.tls], [self.tls], [], 0.05)
-        self.tls.settimeout(5)
+        self.tls.settimeout(9)
         return self
 
     def answer(self, *, is_head: bool = False) -> Answer:
@@ -208,7 +208,7 @@ class Client:
             raise EOFError
         self._buffer += piece
 
-    def is_closed(self, within_s: float = 5) -> bool:
+    def is_closed(self, within_s: float = 9) -> bool:
         """Whether the gateway ends the connection, without another byte."""
         self.tls.settimeout(within_s)
         try:
@@ -253,7 +253,7 @@ class Rig:
         """Of one kind, oldest first."""
         return events_in_log(self.gateway.directory, kind)
 
-    def record(self, decision_id: str, within_s: float = 5) -> dict[str, object]:
+    def record(self, decision_id: str, within_s: float = 15) -> dict[str, object]:
         """The leaf of one decision."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:

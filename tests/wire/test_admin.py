@@ -14,7 +14,7 @@ class PlainClient(Client):
     """A client of the admin listener: no TLS."""
 
     def __init__(self, rig: Rig) -> None:
-        self.tls = socket.create_connection(("127.0.0.1", rig.gateway.admin), 5)  # type: ignore[assignment]
+        self.tls = socket.create_connection(("127.0.0.1", rig.gateway.admin), 15)  # type: ignore[assignment]
         self._buffer = b""
 
 

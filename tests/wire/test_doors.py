@@ -261,7 +261,7 @@ def test_a_rogue_gets_no_byte_and_is_recorded_with_the_rule(running: DoorsRig, r
     identity, status, reason, rule = ROGUES[rogue]
     context = client_context(running.door("services", identity(running)), "http/1.1")
     got = b""
-    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 5) as raw:
+    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 15) as raw:
         port = raw.getsockname()[1]
         with contextlib.suppress(OSError), context.wrap_socket(raw, server_hostname=GATEWAY_NAME) as tls:
             tls.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % CACERTS)
@@ -281,7 +281,7 @@ def test_the_alert_says_why_when_no_certificate_comes(running: DoorsRig) -> None
 
 
 def test_plain_text_and_old_tls_do_not_get_in_P40_P42(running: DoorsRig) -> None:
-    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 5) as raw:
+    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 15) as raw:
         port = raw.getsockname()[1]
         raw.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % CACERTS)
         raw.shutdown(socket.SHUT_WR)
@@ -289,7 +289,7 @@ def test_plain_text_and_old_tls_do_not_get_in_P40_P42(running: DoorsRig) -> None
     assert running.refusal(port)["rule.id"] == "tls-handshake"
     context = client_context(running.services, "http/1.1")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 5) as raw:
+    with socket.create_connection(("127.0.0.1", running.gateway.ports["services"]), 15) as raw:
         with pytest.raises(ssl.SSLError):
             context.wrap_socket(raw, server_hostname=GATEWAY_NAME)
 
@@ -321,7 +321,7 @@ def test_a_rolling_restart_moves_services_on_without_a_refused_connection(runnin
 
 def test_metrics_count_the_connections_of_each(running: DoorsRig) -> None:
     def shown(name: str) -> float:
-        connection = http.client.HTTPConnection("127.0.0.1", running.gateway.admin, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", running.gateway.admin, timeout=15)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()

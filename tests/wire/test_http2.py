@@ -31,7 +31,7 @@ def leaf_where(rig: Rig, since: int, **wanted: object) -> dict[str, object]:
         found[:] = [leaf for leaf in rig.leaves()[since:] if all(leaf.get(name) == wanted[name] for name in wanted)]
         return bool(found)
 
-    eventually(is_there, 5)
+    eventually(is_there, 15)
     return found[0]
 
 
@@ -69,7 +69,7 @@ def test_a_reload_that_turns_it_off_leaves_open_connections_alone(rig: Rig, http
         context = ssl.create_default_context(cafile=path.parent / "state" / "identity" / "public" / "bundle.pem")
         context.set_alpn_protocols(["h2", "http/1.1"])
         with (
-            socket.create_connection(("127.0.0.1", rig.gateway.public), 5) as raw,
+            socket.create_connection(("127.0.0.1", rig.gateway.public), 15) as raw,
             context.wrap_socket(raw, server_hostname="localhost") as tls,
         ):
             return tls.selected_alpn_protocol()
@@ -78,11 +78,11 @@ def test_a_reload_that_turns_it_off_leaves_open_connections_alone(rig: Rig, http
         assert client.ask().status == 200
         path.write_text(text.replace(f"http2: {http2}", "http2: off"))
         try:
-            eventually(lambda: chosen() == "http/1.1", 5)
+            eventually(lambda: chosen() == "http/1.1", 15)
             assert client.ask().status == 200
         finally:
             path.write_text(text)
-        eventually(lambda: chosen() == "h2", 5)
+        eventually(lambda: chosen() == "h2", 15)
 
 
 # -- smuggling by translation ------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_a_reader_that_stopped_holds_its_stream_and_no_other(rig: Rig) -> None:
         before = resident_bytes(rig)
         client.acks = False
         stuck = client.request()
-        eventually(lambda: not rig.upstream.answers, 5)
+        eventually(lambda: not rig.upstream.answers, 15)
         client.pump_until_quiet(0.5)
         assert len(client.bodies[stuck]) == 65_535  # its window, and the connection's
         assert resident_bytes(rig) - before < 12 << 20
@@ -309,7 +309,7 @@ def test_a_client_that_leaves_cancels_its_request_upstream(rig: Rig, way: str) -
         else:
             client.close()
         leaf_where(rig, since, **{"event.reason": "client-gone", "http.response.body.bytes": 4})
-        eventually(lambda: rig.upstream.open_connections < open_before, 5)
+        eventually(lambda: rig.upstream.open_connections < open_before, 15)
 
 
 def test_a_client_that_leaves_in_its_body_completes_nothing(rig: Rig) -> None:
@@ -317,7 +317,7 @@ def test_a_client_that_leaves_in_its_body_completes_nothing(rig: Rig) -> None:
     with H2Client(rig.gateway) as client:
         stream = client.head([(b":method", b"POST"), SCHEME, AUTHORITY, PATH], is_end=False)
         client.send(stream, b"hello")
-        eventually(lambda: b"hello" in rig.upstream.seen, 5)
+        eventually(lambda: b"hello" in rig.upstream.seen, 15)
         client.reset(stream)
         leaf_where(rig, since, **{"event.reason": "client-gone", "http.request.body.bytes": 5})
     assert b"\r\n0\r\n\r\n" not in rig.upstream.seen

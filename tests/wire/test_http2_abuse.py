@@ -104,10 +104,10 @@ def test_resets_while_upstreams_are_silent_leave_no_connection_behind(rig: Rig) 
     silent = (*GET[:3], (b":path", b"/quick/silent"))
     with RawH2(rig.gateway) as client:
         client.send(b"".join(headers(at, silent) for at in range(1, 41, 2))).fence()
-        eventually(lambda: rig.upstream.seen.count(b"GET /quick/silent ") == 20, 5)
+        eventually(lambda: rig.upstream.seen.count(b"GET /quick/silent ") == 20, 15)
         client.send(b"".join(frame(RST_STREAM, 0, at, u32(8)) for at in range(1, 41, 2))).fence()
         assert client.heard.goaways == []
-    eventually(lambda: rig.upstream.open_connections <= 2, 5)
+    eventually(lambda: rig.upstream.open_connections <= 2, 15)
 
 
 def test_windows_that_stay_shut_hold_a_bounded_part_of_the_answers(rig: Rig) -> None:
@@ -117,7 +117,7 @@ def test_windows_that_stay_shut_hold_a_bounded_part_of_the_answers(rig: Rig) -> 
     before = resident_bytes(rig)
     with RawH2(rig.gateway) as client:
         client.send(setting((4, 0)) + b"".join(headers(at, big) for at in range(1, 181, 2))).fence()
-        eventually(lambda: len(client.fence().statuses) >= 4, 5)
+        eventually(lambda: len(client.fence().statuses) >= 4, 15)
         time.sleep(0.5)
         assert resident_bytes(rig) - before < 64 << 20
         client.send(headers(181)).fence()
@@ -144,7 +144,7 @@ def test_many_small_frames_are_one_write_upstream(rig: Rig) -> None:
         began = time.monotonic()
         client.send(headers(1, POST, OPEN) + body + frame(DATA, END_STREAM, 1)).until_over(1)
         assert client.heard.statuses == {1: 200}
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     assert len(rig.upstream.seen) < 60_000
 
 
@@ -152,7 +152,7 @@ def test_an_answer_goes_out_as_the_windows_allow_and_no_faster(rig: Rig) -> None
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + bytes(range(250)) * 4]
     with RawH2(rig.gateway) as client:
         client.send(setting((4, 10)) + headers(1)).fence()
-        eventually(lambda: len(client.fence().bodies.get(1, b"")) == 10, 5)
+        eventually(lambda: len(client.fence().bodies.get(1, b"")) == 10, 15)
         client.send(setting((4, 0)) + frame(WINDOW_UPDATE, 0, 1, u32(15))).fence()
         assert len(client.heard.bodies[1]) == 15  # the setting took ten away, which were used up
         client.send(frame(WINDOW_UPDATE, 0, 1, u32(2000))).until_over(1)
@@ -164,8 +164,8 @@ def test_streams_share_what_a_connection_may_send(rig: Rig) -> None:
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)] * 3
     with RawH2(rig.gateway) as client:
         client.send(setting((4, 1 << 20)) + headers(1) + headers(3) + headers(5))
-        eventually(lambda: sum(map(len, client.fence().bodies.values())) == 65_535, 5)
-        eventually(lambda: len(client.fence().statuses) == 3, 5)
+        eventually(lambda: sum(map(len, client.fence().bodies.values())) == 65_535, 15)
+        eventually(lambda: len(client.fence().statuses) == 3, 15)
         for _ in range(8):
             client.send(frame(WINDOW_UPDATE, payload=u32(49_152))).fence()
         assert min(len(client.heard.bodies.get(at, b"")) for at in (1, 3, 5)) >= 80_000
@@ -232,7 +232,7 @@ def dribbles_continuations(there: Near) -> None:
                     break
             except TimeoutError:
                 continue
-        client.tls.settimeout(4)
+        client.tls.settimeout(9)
         assert client.until_closed().goaways == [(0, CALM)]
 
 
@@ -249,7 +249,7 @@ def says_half_a_preface(there: Near) -> None:
 def only_pings(there: Near) -> None:
     with RawH2(there) as client:
         client.tls.settimeout(0.1)
-        end = time.monotonic() + 4
+        end = time.monotonic() + 9
         while time.monotonic() < end and not client.heard.goaways:
             client.send(frame(PING, payload=bytes(8)))
             with suppress(TimeoutError):

@@ -25,7 +25,7 @@ def leaf_where(rig: Rig, **wanted: object) -> dict[str, object]:
         found[:] = [leaf for leaf in rig.leaves() if all(leaf.get(name) == value for name, value in wanted.items())]
         return bool(found)
 
-    eventually(is_there, 5)
+    eventually(is_there, 15)
     return found[0]
 
 
@@ -91,12 +91,12 @@ def test_interim_answers_of_the_upstream_are_read_over(rig: Rig) -> None:
 @pytest.mark.parametrize("ends_with_alert", [True, False])
 def test_a_client_that_leaves_in_its_body_completes_nothing(rig: Rig, ends_with_alert: bool) -> None:
     client = rig.client().send(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-    eventually(lambda: b"hello" in rig.upstream.seen, 5)
+    eventually(lambda: b"hello" in rig.upstream.seen, 15)
     began = len(rig.leaves())
     if ends_with_alert:
         client.tls.unwrap()
     client.close()
-    eventually(lambda: len(rig.leaves()) > began, 5)
+    eventually(lambda: len(rig.leaves()) > began, 15)
     assert b"0\r\n\r\n" not in rig.upstream.seen
     leaf = leaf_where(rig, **{"event.reason": "client-gone", "http.request.body.bytes": 5})
     assert leaf["http.response.status_code"] == 499
@@ -186,7 +186,7 @@ def test_chunks_of_one_byte_are_not_a_write_each_C4(rig: Rig) -> None:
     with rig.client() as client:
         began = time.monotonic()
         assert client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n").answer().status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # each by itself would take minutes
     assert len(rig.upstream.seen) < 60_000
 
 
@@ -212,18 +212,18 @@ def test_requests_of_a_closed_generation_finish_under_it(rig: Rig) -> None:
     text = routes.read_text()
     with rig.client() as client:
         client.send(POST + b"Content-Length: 4\r\n\r\nab")
-        eventually(lambda: rig.upstream.seen.endswith(b"ab"), 5)
+        eventually(lambda: rig.upstream.seen.endswith(b"ab"), 15)
         routes.write_text(text.replace("/orders/**", "/orders/only/**"))
         try:
             with rig.client() as other:
-                eventually(lambda: other.send(GET).answer().status == 404, 5)
+                eventually(lambda: other.send(GET).answer().status == 404, 15)
             assert client.send(b"cd").answer().status == 200
             assert (
                 client.send(GET).answer().status == 404
             )  # the next request of the same connection: the new generation
         finally:
             routes.write_text(text)
-        eventually(lambda: client.send(GET).answer().status == 200, 5)
+        eventually(lambda: client.send(GET).answer().status == 200, 15)
 
 
 def test_many_callers_at_once_get_their_own_answers(rig: Rig) -> None:
@@ -272,7 +272,7 @@ def test_nobody_outside_writes_on_stderr(rig: Rig) -> None:
     rig.upstream.answers = [b""]
     with rig.client() as client:
         client.send(GET)
-        eventually(lambda: bool(rig.upstream.seen), 5)
+        eventually(lambda: bool(rig.upstream.seen), 15)
         client.tls.unwrap()  # half-closed, with an answer outstanding
     leaf_where(rig, **{"event.reason": "client-gone"})
     assert not [

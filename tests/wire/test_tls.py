@@ -70,7 +70,7 @@ class Own(Rig):
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
         with (
-            socket.create_connection(("127.0.0.1", self.gateway.public), 5) as raw,
+            socket.create_connection(("127.0.0.1", self.gateway.public), 15) as raw,
             context.wrap_socket(raw, server_hostname=name) as tls,
         ):
             facts = tls.getpeercert()
@@ -169,7 +169,7 @@ def test_a_handshake_that_failed_ends_its_connection_behind_the_alert_C4(own: Ow
 def test_names_that_are_no_text_leave_no_trace_and_no_connection(own: Own) -> None:
     from tests.edge.accept.test_client_hello import body, handshake, record, sni
 
-    with socket.create_connection(("127.0.0.1", own.gateway.public), 5) as raw:
+    with socket.create_connection(("127.0.0.1", own.gateway.public), 15) as raw:
         raw.sendall(record(handshake(body(sni(b"\xff\xfe")))))
         assert raw.recv(100) == bytes((21, 3, 3, 0, 2, 2, 112))
         assert raw.recv(100) == b""
@@ -181,7 +181,7 @@ def test_a_renewed_pair_is_shown_at_once_and_open_connections_live_on(own: Own) 
     with own.client("a.edge.test") as client:
         assert ask(client, "a.edge.test").status == 200
         own.give("star", "*.edge.test")
-        eventually(lambda: own.shown("a.edge.test")[1] != before, 5)
+        eventually(lambda: own.shown("a.edge.test")[1] != before, 15)
         assert ask(client, "a.edge.test").status == 200
     assert own.shown("localhost")[0] == {"localhost"}
 
@@ -210,7 +210,7 @@ def test_a_bad_pair_changes_nothing_and_says_why(own: Own, flaw: str) -> None:
         else:
             place.unlink()
         own.gateway.line(rf"^edge\.yaml:8:\d+: {said}".replace("[", r"\[").replace("]", r"\]"))
-        eventually(lambda: own.status()["reloads_refused"] != refused, 5)
+        eventually(lambda: own.status()["reloads_refused"] != refused, 15)
         assert own.shown("a.edge.test")[1] == serial
         checked = run("check", "-c", own.gateway.directory / "edge.yaml")
         assert checked.returncode == 1
@@ -230,7 +230,7 @@ def test_status_and_metrics_show_the_end_of_each(own: Own) -> None:
     assert isinstance(certificates, list)
     names = {each["name"] for each in certificates}
     assert names == {"gateway", "bundle", *(f"public:tls/{file}.pem" for file in ("localhost", "star", "star-rsa"))}
-    with socket.create_connection(("127.0.0.1", own.gateway.admin), 5) as raw:
+    with socket.create_connection(("127.0.0.1", own.gateway.admin), 15) as raw:
         raw.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         metrics = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
     for name in names:
@@ -249,10 +249,10 @@ def test_hsts_is_said_by_answers_and_problems_until_it_is_turned_off(own: Own) -
     path = own.gateway.directory / "edge.yaml"
     path.write_text(EDGE.replace("    tls:", "    hsts: off\n    tls:", 1))
     try:
-        eventually(lambda: said() == (None, None), 5)
+        eventually(lambda: said() == (None, None), 15)
     finally:
         path.write_text(EDGE)
-    eventually(lambda: said() == ("max-age=31536000", "max-age=31536000"), 5)
+    eventually(lambda: said() == ("max-age=31536000", "max-age=31536000"), 15)
 
 
 def test_the_gateway_writes_no_key_log_though_its_environment_names_one_P47(own: Own) -> None:

@@ -209,7 +209,7 @@ def test_over_http2_it_is_offered_and_shares_its_connection(rig: SocketRig) -> N
     assert isinstance(client, StreamEnd)
     assert client.h2.connection.remote_settings.enable_connect_protocol == 1
     other = client.h2.head(extended_connect(handshake("/orders/other")), is_end=False)
-    rig.sockets.ends.get(timeout=5).send(frame(TEXT, b"other"))
+    rig.sockets.ends.get(timeout=15).send(frame(TEXT, b"other"))
     pair.upstream.send(frame(TEXT, b"one"))
     assert client.frame().payload == b"one"
     while not client.h2.bodies.get(other):
@@ -272,7 +272,7 @@ def test_an_upstream_that_does_not_switch_by_the_book_is_a_502_and_dropped_C3(ri
     client, answer = rig.ask(handshake())
     assert (answer.status, answer.reason) == (502, "upstream-protocol")
     assert client.is_ended()
-    assert rig.sockets.ends.get(timeout=5).is_ended()
+    assert rig.sockets.ends.get(timeout=15).is_ended()
     assert rig.record(answer.fields["x-request-id"])["rule.id"] == rule
 
 
@@ -282,7 +282,7 @@ def test_an_upstream_s_refusal_reaches_the_client_and_both_connections_close(rig
     client, answer = rig.ask(handshake() + sent(TEXT, b"early"))
     assert (answer.status, answer.body, answer.fields["connection"]) == (status, b"no", "close")
     assert client.is_ended()
-    assert rig.sockets.ends.get(timeout=5).is_ended()
+    assert rig.sockets.ends.get(timeout=15).is_ended()
 
 
 def test_a_silent_upstream_is_a_504(rig: SocketRig) -> None:

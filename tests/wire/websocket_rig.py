@@ -353,7 +353,7 @@ class SocketRig(Rig):
         """An open WebSocket."""
         client, answer = self.ask(raw or handshake())
         assert answer.status == self.switched, answer
-        return Pair(client, self.sockets.ends.get(timeout=5), answer.fields["x-request-id"])
+        return Pair(client, self.sockets.ends.get(timeout=15), answer.fields["x-request-id"])
 
     def clear(self) -> None:
         """Nobody is connected, and nothing was seen."""
