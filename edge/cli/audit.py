@@ -155,4 +155,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise UnsafeState(f"{path}: {exc.strerror}; name the log's directory: edge audit verify DIR") from exc
+        missing = path if path.parent.is_dir() else path.parent
+        hint = "a gateway begins its log when it first serves; name the log's directory: edge audit verify DIR"
+        raise UnsafeState(f"{missing}: {exc.strerror}; {hint}") from exc

@@ -38,6 +38,12 @@ def test_good_log_exits_0_and_says_where_the_key_came_from(log: Path) -> None:
     assert "--key FILE" in err
 
 
+def test_a_log_that_was_not_begun_is_named_and_so_is_what_begins_it(tmp_path: Path) -> None:
+    code, out, err = _run("verify", tmp_path / "log")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"{tmp_path}/log: No such file or directory; a gateway begins its log when it first serves")
+
+
 def test_report_as_json(log: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{SIGNER.verifier}\n")
     code, out, err = _run("verify", log, "--key", tmp_path / "key", "--json")
