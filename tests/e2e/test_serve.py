@@ -108,6 +108,12 @@ def test_killed_supervisor_leaves_no_child_and_the_next_start_recovers(gateway: 
     assert records(directory) >= 4
 
 
+def swap(file: Path, text: str) -> None:
+    """As editors write: never is there half of it."""
+    file.with_suffix(".new").write_text(text)
+    file.with_suffix(".new").replace(file)
+
+
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
@@ -121,17 +127,17 @@ def test_edit_is_served_within_a_second_and_a_broken_one_changes_nothing(
     file = directory / "policies" / "routes.yaml"
     took_s = []
     for _ in range(2):  # a machine that is busy with something else may be late once
-        file.write_text(routes("orders", port=service.port))
+        swap(file, routes("orders", port=service.port))
         eventually(lambda: gateway.get("/new/1") == (404, "no-route"), 15)
-        file.write_text(routes("orders", "new", port=service.port))
+        swap(file, routes("orders", "new", port=service.port))
         took_s.append(eventually(lambda: gateway.get("/new/1") == (200, "ok"), 15))
     assert min(took_s) <= 1
-    file.write_text(routes("orders", "new", port=service.port).replace("timeout_s: 10", 'timeout_s: "10s"', 1))
+    swap(file, routes("orders", "new", port=service.port).replace("timeout_s: 10", 'timeout_s: "10s"', 1))
     assert re.match(r"policies/routes\.yaml:4:\d+: ", gateway.line(r"^policies/routes\.yaml:"))
     assert gateway.get("/new/1") == (200, "ok")
     refused = run("reload", "-c", directory / "edge.yaml")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    file.write_text(routes("orders", port=service.port))
+    swap(file, routes("orders", port=service.port))
     reloaded = run("reload", "--json", "-c", directory / "edge.yaml")
     assert reloaded.returncode == 0
     assert json.loads(reloaded.stdout)["ok"]
