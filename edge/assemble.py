@@ -40,7 +40,8 @@ from edge.forward.asgi import AsgiApp
 from edge.forward.assertion import Assertions
 from edge.forward.fleet import Fleet
 from edge.forward.io_insist import Alarm
-from edge.forward.io_pool import Pool, UpstreamTrust, generations
+from edge.forward.io_pool import Pool
+from edge.forward.io_proof import UpstreamTrust, generations
 from edge.limit.io_connect import connect
 from edge.limit.io_store import LeaseStore
 from edge.limit.limiter import Limiter

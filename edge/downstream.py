@@ -17,6 +17,7 @@ from edge.model.identity import Peer, Principal
 from edge.model.record import UpstreamFacts
 from edge.model.route import RouteMatch, Upstream
 from edge.observe import Observer
+from edge.respond.problem import Problem
 
 
 class Downstream(Protocol):
@@ -41,6 +42,14 @@ class Downstream(Protocol):
 
     def must_close(self) -> None:
         """Whatever comes after this answer cannot be trusted to be a request."""
+
+
+def tell(downstream: Downstream, problem: Problem, fields: list[RawField], *, is_head: bool) -> None:
+    """A problem document, whole; to HEAD its head."""
+    downstream.send_head(problem.row.status, fields, len(problem.body), has_body=not is_head)
+    if not is_head:
+        downstream.send_body(problem.body)
+    downstream.send_end()
 
 
 class Records(Protocol):

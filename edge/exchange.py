@@ -5,8 +5,7 @@ A shell (HTTP/1.1, ASGI for HTTP/2) parses, makes an `Exchange`, feeds it the bo
 
 - The slot in the ring is taken before the upstream is contacted, and completed exactly once, whatever happens.
 - `_failed` is the one place where an unexpected exception ends; it becomes `internal` and fails closed.
-- A request is sent again only if it has no body, its method is idempotent, and a connection that had waited in the pool
-  closed before one byte of an answer (RFC 9110 §9.2.2).
+- A request is sent again only as `forward/retry.py` allows it.
 - `strict`: the slot is on disk before the upstream is contacted, the leaf before the last byte of the answer.
 """
 
@@ -19,22 +18,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge.account import Account, when_recorded
-from edge.downstream import Downstream, Shared
-from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from edge.downstream import Downstream, Shared, tell
+from edge.errors import EdgeError, PayloadTooLarge, QuotaExceeded, UpstreamError, UpstreamTimeout
 from edge.forward.asgi import LocalCall, asgi_scope
 from edge.forward.endpoint import Endpoint
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned
+from edge.forward.retry import may_be_sent_again
 from edge.limit.fields import exhausted_fields, ratelimit_fields
 from edge.model.decision import Admission, Need
 from edge.model.http import RawField, Request
 from edge.model.identity import Peer
 from edge.pipeline import Gateway, Walk, decide
 from edge.respond.fields import outgoing
-from edge.respond.problem import Problem, render, row_of
+from edge.respond.problem import render, row_of
 from edge.upgrade import Upgrade
 
-_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _MAX_NEEDS = 12
 """Needs of one request: key set, lease and dials together; more would be a loop."""
 
@@ -327,16 +326,8 @@ class Exchange:
         connection = self._connection
         if self._is_over or connection is None:
             return
-        may_retry = (
-            isinstance(error, UpstreamUnreachable)
-            and connection.is_reused
-            and not connection.answer_started
-            and not self.request.has_body
-            and self.request.method in _IDEMPOTENT
-            and self._retries < 2
-        )
         self._connection = None
-        if may_retry:
+        if may_be_sent_again(self.request, error, connection, self._retries):
             self._retries += 1
             self._connect()
             return
@@ -386,20 +377,14 @@ class Exchange:
         self._end()
         if row.closes or not self._body_ended:
             self.downstream.must_close()
-        if to_disk is not None:
-            self._finish_when(to_disk, lambda: self._answer(problem, error))
-            return
-        self._answer(problem, error)
-        self.downstream.flush()
-
-    def _answer(self, problem: Problem, error: BaseException) -> None:
         is_head = self.is_head_method if self.request is None else self.request.method == "HEAD"
         told = exhausted_fields(error.exhausted) if isinstance(error, QuotaExceeded) else ()
         fields = [*problem.fields, *self._gateway.security_fields, *told]
-        self.downstream.send_head(problem.row.status, fields, len(problem.body), has_body=not is_head)
-        if not is_head:
-            self.downstream.send_body(problem.body)
-        self.downstream.send_end()
+        if to_disk is not None:
+            self._finish_when(to_disk, partial(tell, self.downstream, problem, fields, is_head=is_head))
+            return
+        tell(self.downstream, problem, fields, is_head=is_head)
+        self.downstream.flush()
 
     def _end(self) -> None:
         """Nothing more will be forwarded: drop the upstream and whatever is being awaited."""

@@ -18,7 +18,7 @@ from edge.authn.io_keyset import KeySets
 from edge.authz.evaluate import Authorizer
 from edge.errors import CredentialRejected, Forbidden, PayloadTooLarge, QuotaExceeded
 from edge.forward.asgi import AsgiApp
-from edge.forward.io_pool import UpstreamTrust
+from edge.forward.io_proof import UpstreamTrust
 from edge.limit.limiter import Asked, Limiter, Plan
 from edge.model.decision import Admission, Denial, Exhausted, Need, Permit
 from edge.model.http import RawField, Request

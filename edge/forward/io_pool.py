@@ -13,33 +13,31 @@ can end is one of these, so nobody has to remember. How it ended is told to the 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import ssl
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from edge.errors import Shedding, UpstreamError, UpstreamIdentityRejected, UpstreamTimeout, UpstreamUnreachable
-from edge.forward.assertion import Assertions
 from edge.forward.balance import BalanceSettings
 from edge.forward.endpoint import Address, Endpoint
 from edge.forward.fleet import Fleet
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_dial import dial
 from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Where, insists
+from edge.forward.io_proof import UpstreamTrust, prove, proven_soon
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream
 from edge.writes import Writes
-from pki.errors import SvidRejected
-from pki.issuance import RULE as UNRECORDED
-from pki.svid import Revoked, VerifiedSvid
+from pki.svid import Revoked
 
 MAX_IDLE_PER_KEY = 256
 MAX_AGE_S = 3600.0
 """A connection is not reused longer than this, nor past the peer's certificate: then a new handshake proves it again."""
 MAX_IDLE_S = 55.0
 """Under the 60–75 s after which common servers close idle connections."""
+_NO_FAULT = frozenset(("revocation-unknown", ACCEPTS_ANYONE))
+"""Rules of a refused connection that are no failure of the instance: we do not know enough, or the address is out anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +68,6 @@ class Pinned:
 
     def rests_on(self, revoked: Revoked) -> bool:
         return any(named in revoked for named in self.certificates)
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamTrust:
-    """How this gateway proves itself and what it believes, as of one reload. `verify` raises `SvidRejected`."""
-
-    generation: int
-    digest: bytes
-    """Of our chain, key, their anchors and whom we sign for: equal means that nothing changed, and connections live on."""
-    context: ssl.SSLContext
-    anonymous: ssl.SSLContext
-    """The same belief, but nothing shown: for the probe."""
-    verify: Callable[[ssl.SSLObject, str], VerifiedSvid]
-    """(handshake, expected SPIFFE ID) → what was proven."""
-    record_lag_s: float = 0.0
-    """How long the proof of an issuance may be on its way to this gateway; 0 where the CA is, which writes it first."""
-    assertions: Assertions | None = None
-    """What it signs by the same key for services that ask for it; None: none does."""
 
 
 class Pool:
@@ -217,12 +197,12 @@ class Pool:
         is_believed = False
         try:
             handshake, where = transport.get_extra_info("ssl_object"), (upstream.spiffe_id, address)
-            proven = await _proven_soon(trust, handshake, upstream.spiffe_id)
+            proven = await proven_soon(trust, handshake, upstream.spiffe_id)
             connect_ns = time.perf_counter_ns() - began_ns
             if not self._insistence.is_known(where):
                 await self._insistence.require(where)
                 # What is believed, or revoked, may have changed meanwhile.
-                proven = _proven(self._trust or trust, handshake, upstream.spiffe_id)
+                proven = prove(self._trust or trust, handshake, upstream.spiffe_id)
             is_believed = True
         finally:
             if not is_believed:
@@ -253,12 +233,12 @@ class Pool:
         transport = pinned.connection.transport
         if pinned.key.generation == trust.generation or transport is None:
             return
-        _proven(trust, transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
+        prove(trust, transport.get_extra_info("ssl_object"), pinned.key.spiffe_id)
 
     async def _probe(self, where: Where) -> None:
         trust, (spiffe_id, address) = self._trust, where
         assert trust is not None
-        await insists(address, trust.anonymous, lambda handshake: _proven(trust, handshake, spiffe_id))
+        await insists(address, trust.anonymous, lambda handshake: prove(trust, handshake, spiffe_id))
 
     async def probe_due(self) -> None:
         """Ask again who is due to be asked without a certificate; called by a timer."""
@@ -372,33 +352,3 @@ class Pool:
 def _abort_idle(endpoint: Endpoint) -> None:
     while endpoint.idle:
         endpoint.idle.pop().connection.abort()
-
-
-def _proven(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
-    """Raises: UpstreamIdentityRejected"""
-    try:
-        return trust.verify(handshake, spiffe_id)
-    except SvidRejected as exc:
-        raise UpstreamIdentityRejected(exc.rule) from exc
-
-
-_NO_FAULT = frozenset(("revocation-unknown", ACCEPTS_ANYONE))
-"""Rules of a refused connection that are no failure of the instance: we do not know enough, or the address is out anyway."""
-
-
-async def _proven_soon(trust: UpstreamTrust, handshake: ssl.SSLObject, spiffe_id: str) -> VerifiedSvid:
-    """Looks once more at who is not on record: his certificate may be some milliseconds old.
-
-    Raises: UpstreamIdentityRejected
-    """
-    try:
-        return _proven(trust, handshake, spiffe_id)
-    except UpstreamIdentityRejected as exc:
-        if exc.rule != UNRECORDED or not trust.record_lag_s:
-            raise
-    await asyncio.sleep(trust.record_lag_s)
-    return _proven(trust, handshake, spiffe_id)
-
-
-generations = itertools.count(1)
-"""Numbers of trust generations, unique in this process."""

@@ -25,7 +25,7 @@ from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
 from edge.downstream import Shared
 from edge.forward.io_plain import PlainPool, PlainTarget
-from edge.forward.io_pool import UpstreamTrust, generations
+from edge.forward.io_proof import UpstreamTrust, generations
 from edge.forward.passed import passed_head
 from edge.front import Proof
 from edge.limit.io_store import LeaseStore

@@ -16,7 +16,7 @@ from edge.authz.evaluate import Authorizer
 from edge.authz.scan import PolicySource
 from edge.authz.schema import TEXT
 from edge.errors import CredentialRejected, EdgeError, Forbidden, Misdirected, QuotaExceeded
-from edge.forward.io_pool import UpstreamTrust
+from edge.forward.io_proof import UpstreamTrust
 from edge.limit.limiter import Asked, Limiter
 from edge.limit.rules import KeyPart, LimitSettings
 from edge.model.decision import Admission

@@ -13,7 +13,8 @@ from edge.forward.balance import DEFAULT, BalanceSettings
 from edge.forward.endpoint import Endpoint
 from edge.forward.fleet import Fleet
 from edge.forward.http1 import UpstreamConnection
-from edge.forward.io_pool import Pinned, Pool, PoolKey, UpstreamTrust
+from edge.forward.io_pool import Pinned, Pool, PoolKey
+from edge.forward.io_proof import UpstreamTrust
 from edge.model.http import RawField
 from edge.model.record import UpstreamFacts
 from edge.model.route import Upstream

@@ -24,7 +24,8 @@ from edge.errors import (
 )
 from edge.forward.balance import DEFAULT, BalanceSettings
 from edge.forward.fleet import Fleet
-from edge.forward.io_pool import MAX_IDLE_PER_KEY, Pinned, Pool, UpstreamTrust
+from edge.forward.io_pool import MAX_IDLE_PER_KEY, Pinned, Pool
+from edge.forward.io_proof import UpstreamTrust
 from edge.registry.roster import Roster
 from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid
