@@ -24,15 +24,13 @@ RESULTS = {
 def test_look_measures_writes_and_compares(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     written = tmp_path / "last.json"
     written.write_text(json.dumps({"json-h2": {"cpu_us": 1}, "connect": {"cpu_us": 7}}))
-    assert look.main(["json-h2", "post-16k", "attach", "--seconds", "0.3", "--json", str(written)]) == 0
+    assert look.main(["json-h2", "attach", "--seconds", "0.3", "--json", str(written)]) == 0
     found, shown = json.loads(written.read_text()), capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in shown] == ["scenario", "json-h2", "post-16k", "attach"]
+    assert [line.split()[0] for line in shown] == ["scenario", "json-h2", "attach"]
     assert shown[1].endswith(" %")  # against what was in the file
     assert not shown[2].endswith(" %")
     assert found["connect"] == {"cpu_us": 7}  # a scenario that was not run keeps its figures
-    assert all(
-        found[name]["requests"] > 10 and found[name]["cpu_us"] > 10 for name in ("json-h2", "post-16k", "attach")
-    )
+    assert all(found[name]["requests"] > 10 and found[name]["cpu_us"] > 10 for name in ("json-h2", "attach"))
 
 
 def test_unknown_scenario_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ import pytest
 from examples.demo.promise import Broken, Promises, expect, require
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 120
+WITHIN_S = 300
+"""With patience for a machine that has other work; the demo's own is what is bounded."""
+MAX_CPU_S = 60
+"""Of the 120 s in which a reader has seen it, installation included."""
 PROMISED = (
     "1.1  good token → 200",
     "1.2  no token → 401",
@@ -66,6 +70,12 @@ def first_request(shown: list[str]) -> str:
     return pasted.stdout
 
 
+def cpu_of_the_ended_s() -> float:
+    """Of our children and theirs, so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @dataclass(frozen=True)
 class Running:
     """A demo under way; its processes carry a mark in their environment, its files lie in a directory of their own."""
@@ -100,7 +110,7 @@ def demo(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_every_promise_is_kept_in_time_and_nothing_is_left(demo: Running) -> None:
-    began = time.monotonic()
+    before_s, began = cpu_of_the_ended_s(), time.monotonic()
     assert demo.process.stdout is not None
     shown: list[str] = []
     while not shown or (shown[-1] and AUDIT_VERIFY not in shown[-1]):
@@ -114,6 +124,7 @@ def test_every_promise_is_kept_in_time_and_nothing_is_left(demo: Running) -> Non
     assert all(re.search(r"\(\d+ ms\)$|\(\d+\.\d s\)$", line) for line in kept), output
     assert f"{len(PROMISED)} promises kept, 0 broken" in output
     assert time.monotonic() - began < WITHIN_S, output
+    assert cpu_of_the_ended_s() - before_s < MAX_CPU_S
     assert demo.left_over() == []
     assert list(demo.files.iterdir()) == []
 

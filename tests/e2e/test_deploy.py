@@ -36,7 +36,7 @@ def tool(name: str) -> str:
 
 
 def checked(*command: str | Path, **options: Any) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, **options)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, **options)
     said: str = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said
