@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import ssl
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +20,7 @@ from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
 from tests.e2e import forked
+from tests.e2e.heard import Heard
 
 GET = b"GET /orders/7 HTTP/1.1\r\nhost: localhost\r\nx-auth-subject: mallory\r\nconnection: close\r\n\r\n"
 
@@ -32,37 +30,17 @@ class Sidecar:
 
     def __init__(self, service: str, to: str, *options: str | Path, listen: str = "127.0.0.1:0") -> None:
         self.process = forked.start("attach", service, "--to", to, "--listen", listen, *map(str, options))
-        self.lines: list[str] = []
-        self._heard = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.heard = Heard(self.process)
+        self.lines = self.heard.lines
 
     @property
     def port(self) -> int:
         """Once it is ready."""
         return int(self.line(r"^ready attach=127\.0\.0\.1:\d+$").rpartition(":")[2])
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._heard:
-                self.lines.append(line.rstrip("\n"))
-                self._heard.notify_all()
-
-    def line(self, pattern: str, within_s: float = 20) -> str:
+    def line(self, pattern: str, within_s: float = 30) -> str:
         """The first line that matches."""
-        end = time.monotonic() + within_s
-        with self._heard:
-            while True:
-                found = next((line for line in self.lines if re.search(pattern, line)), None)
-                if found is not None:
-                    return found
-                left_s = end - time.monotonic()
-                assert left_s > 0, f"no line {pattern!r} in {self.lines}"
-                assert self._reader.is_alive() or self.process.poll() is None, (
-                    f"ended without {pattern!r}: {self.lines}"
-                )
-                self._heard.wait(min(left_s, 0.2))
+        return self.heard.line(pattern, within_s)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -71,9 +49,7 @@ class Sidecar:
     def ended(self, within_s: float = 20) -> int:
         """Its exit code."""
         code = self.process.wait(within_s)
-        self._reader.join(5)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self.heard.close()
         return code
 
 

@@ -14,7 +14,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +37,7 @@ from pki.tlog.note import Verifier
 from tests.e2e import forked
 from tests.e2e.forked import ROOT as ROOT
 from tests.e2e.forked import Process
+from tests.e2e.heard import Heard
 
 CHILDREN = ("edge-worker", "edge-notary", "edge-ca", "valkey-server", "edge-watcher")
 
@@ -129,32 +129,15 @@ class Gateway:
         self.directory = directory
         self.started = time.monotonic()
         self.process = start("serve", "-c", str(directory / "edge.yaml"))
-        self.lines: list[str] = []
-        self._heard = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.heard = Heard(self.process)
+        self.lines = self.heard.lines
         self.ports = {name: int(port) for name, port in re.findall(r" (\w+)=127\.0\.0\.1:(\d+)", self.line(r"^ready "))}
         """Of the open listeners."""
         self.public, self.admin = self.ports["public"], self.ports["admin"]
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._heard:
-                self.lines.append(line.rstrip("\n"))
-                self._heard.notify_all()
-
     def line(self, pattern: str, within_s: float = 30) -> str:
         """The first line that matches."""
-
-        def found() -> str | None:
-            return next((line for line in self.lines if re.search(pattern, line)), None)
-
-        with self._heard:
-            self._heard.wait_for(lambda: found() is not None or self.process.poll() is not None, within_s)
-        line = found()
-        assert line is not None, f"no line {pattern!r} in {self.lines}"
-        return line
+        return self.heard.line(pattern, within_s)
 
     def connect(self, timeout_s: float = 15) -> http.client.HTTPSConnection:
         bundle = self.directory / "state" / "identity" / "public" / "bundle.pem"
@@ -214,9 +197,7 @@ class Gateway:
 
     def ended(self) -> int:
         code = self.process.wait(30)
-        self._reader.join(5)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self.heard.close()
         return code
 
 

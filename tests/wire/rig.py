@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tests.e2e.upstream import OK as OK
 from tests.e2e.upstream import Upstream
-from tests.e2e.whole_gateway import Gateway, Variant, events_in_log, make, requests_in_log
+from tests.e2e.whole_gateway import Gateway, Variant, events_in_log, eventually, make, requests_in_log
 
 EDGE_YAML = """\
 trust_domain: mesh.internal
@@ -262,6 +262,22 @@ class Rig:
                     return leaf
             time.sleep(0.02)
         raise AssertionError(f"no leaf for {decision_id}")
+
+    def leaf_where(self, wanted: dict[str, object], since: int = 0) -> dict[str, object]:
+        """The first leaf behind number `since` that says so; for exchanges whose client was told nothing."""
+        found: list[dict[str, object]] = []
+
+        def is_there() -> bool:
+            found[:] = [leaf for leaf in self.leaves()[since:] if wanted.items() <= leaf.items()]
+            return bool(found)
+
+        eventually(is_there, 15)
+        return found[0]
+
+    def resident_bytes(self) -> int:
+        """Of the worker."""
+        pid = self.gateway.children()["edge-worker"]
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
     def close(self) -> None:
         assert self.gateway.stop() == 0

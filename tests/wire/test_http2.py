@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from pathlib import Path
 
 import pytest
 
@@ -21,23 +20,6 @@ AUTHORITY = (b":authority", b"localhost")
 PATH = (b":path", b"/orders/7")
 WHOLE = [METHOD, SCHEME, AUTHORITY, PATH]
 BIG = 32 << 20
-
-
-def leaf_where(rig: Rig, since: int, **wanted: object) -> dict[str, object]:
-    """The first leaf behind number `since` that says so."""
-    found: list[dict[str, object]] = []
-
-    def is_there() -> bool:
-        found[:] = [leaf for leaf in rig.leaves()[since:] if all(leaf.get(name) == wanted[name] for name in wanted)]
-        return bool(found)
-
-    eventually(is_there, 15)
-    return found[0]
-
-
-def resident_bytes(rig: Rig) -> int:
-    pid = rig.gateway.children()["edge-worker"]
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 # -- the choice --------------------------------------------------------------------------------------
@@ -199,13 +181,13 @@ def test_many_streams_at_once_get_their_own_answers(rig: Rig) -> None:
 def test_a_reader_that_stopped_holds_its_stream_and_no_other(rig: Rig) -> None:
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % BIG + bytes(BIG)]
     with H2Client(rig.gateway, window=65_535) as client:
-        before = resident_bytes(rig)
+        before = rig.resident_bytes()
         client.acks = False
         stuck = client.request()
         eventually(lambda: not rig.upstream.answers, 15)
         client.pump_until_quiet(0.5)
         assert len(client.bodies[stuck]) == 65_535  # its window, and the connection's
-        assert resident_bytes(rig) - before < 12 << 20
+        assert rig.resident_bytes() - before < 12 << 20
         client.acks = True
         client.connection.increment_flow_control_window(1 << 24)
         client.flush()
@@ -220,11 +202,11 @@ def test_an_upload_that_is_not_taken_stops_itself_alone(rig: Rig) -> None:
     rig.upstream.reads.clear()
     try:
         with H2Client(rig.gateway) as client:
-            before = resident_bytes(rig)
+            before = rig.resident_bytes()
             stream = client.head([(b":method", b"POST"), SCHEME, AUTHORITY, PATH], is_end=False)
             sent = client.send_what_fits(stream, 64 << 20)
             assert sent < 16 << 20  # what the kernels hold, and the stream's window
-            assert resident_bytes(rig) - before < 12 << 20
+            assert rig.resident_bytes() - before < 12 << 20
             assert client.ask(path="/nowhere").status == 404  # the connection is not stuck
     finally:
         rig.upstream.reads.set()
@@ -279,7 +261,7 @@ def test_a_cut_upstream_resets_the_stream_alone(rig: Rig) -> None:
             client.ask()
         assert caught.value.code == 2
         assert client.ask().body == b"ok"
-    leaf_where(rig, since, **{"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
+    rig.leaf_where({"rule.id": "upstream-truncated", "http.response.body.bytes": 4}, since)
 
 
 def test_a_silent_upstream_is_timed_out(rig: Rig) -> None:
@@ -308,7 +290,7 @@ def test_a_client_that_leaves_cancels_its_request_upstream(rig: Rig, way: str) -
             client.flush()
         else:
             client.close()
-        leaf_where(rig, since, **{"event.reason": "client-gone", "http.response.body.bytes": 4})
+        rig.leaf_where({"event.reason": "client-gone", "http.response.body.bytes": 4}, since)
         eventually(lambda: rig.upstream.open_connections < open_before, 15)
 
 
@@ -319,7 +301,7 @@ def test_a_client_that_leaves_in_its_body_completes_nothing(rig: Rig) -> None:
         client.send(stream, b"hello")
         eventually(lambda: b"hello" in rig.upstream.seen, 15)
         client.reset(stream)
-        leaf_where(rig, since, **{"event.reason": "client-gone", "http.request.body.bytes": 5})
+        rig.leaf_where({"event.reason": "client-gone", "http.request.body.bytes": 5}, since)
     assert b"\r\n0\r\n\r\n" not in rig.upstream.seen
 
 

@@ -41,7 +41,6 @@ from tests.wire.raw_h2 import (
 )
 from tests.wire.rig import Rig
 from tests.wire.test_deadlines import SHORT, Near, near, play
-from tests.wire.test_http2 import resident_bytes
 
 SETTINGS_TIMEOUT, CANCEL, CALM = 4, 8, 11
 BIG = (*GET[:3], (b":path", b"/orders/big"))
@@ -114,12 +113,12 @@ def test_windows_that_stay_shut_hold_a_bounded_part_of_the_answers(rig: Rig) -> 
     size = 8 << 20
     rig.upstream.by_target[b"/orders/big"] = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
     big = (*GET[:3], (b":path", b"/orders/big"))
-    before = resident_bytes(rig)
+    before = rig.resident_bytes()
     with RawH2(rig.gateway) as client:
         client.send(setting((4, 0)) + b"".join(headers(at, big) for at in range(1, 181, 2))).fence()
         eventually(lambda: len(client.fence().statuses) >= 4, 15)
         time.sleep(0.5)
-        assert resident_bytes(rig) - before < 64 << 20
+        assert rig.resident_bytes() - before < 64 << 20
         client.send(headers(181)).fence()
         assert 181 not in client.heard.statuses  # nothing is begun for who takes nothing
         client.send(b"".join(frame(RST_STREAM, 0, at, u32(8)) for at in range(1, 181, 2))).fence()
@@ -128,14 +127,14 @@ def test_windows_that_stay_shut_hold_a_bounded_part_of_the_answers(rig: Rig) -> 
 
 
 def test_pings_that_are_answered_and_not_read_are_not_held_for_ever(rig: Rig) -> None:
-    before = resident_bytes(rig)
+    before = rig.resident_bytes()
     with RawH2(rig.gateway) as client:
         try:
             for _ in range(3000):
                 client.send(frame(PING, payload=bytes(8)) * 200)
         except OSError:
             pass
-        assert resident_bytes(rig) - before < 16 << 20
+        assert rig.resident_bytes() - before < 16 << 20
 
 
 def test_many_small_frames_are_one_write_upstream(rig: Rig) -> None:

@@ -17,7 +17,6 @@ from examples.issuer.minting import Minter, key_set_document, signing_key
 from tests.e2e.whole_gateway import eventually
 from tests.wire.rig import HEAD, Answer, Client, Rig
 from tests.wire.speaker import SPEAKERS, Speaker
-from tests.wire.test_streams import leaf_where
 
 ISSUER, AUDIENCE = "https://idp.example.com/", "https://api.example.com"
 KEY = signing_key()
@@ -149,7 +148,7 @@ def test_who_holds_most_is_cut_when_it_is_too_much_C4(rig: Rig) -> None:
         for client in holders[1:]:
             client.send(bytes(HELD_EACH))
         holders[0].send(bytes(2 * HELD_EACH))
-        cut = leaf_where(rig, **{"rule.id": "held-bytes"})
+        cut = rig.leaf_where({"rule.id": "held-bytes"})
         assert (cut["event.reason"], cut["http.response.status_code"]) == ("client-gone", 499)
         with pytest.raises((OSError, EOFError)):
             holders[0].read_until(b"ok")
@@ -161,5 +160,5 @@ def test_a_client_that_is_cut_by_its_deadline_is_recorded_so_C4(rig: Rig, versio
     calm(rig)
     with speaking(rig, version) as speaker:
         speaker.begin("POST", b"/orders/x", has_body=True)
-        leaf = leaf_where(rig, **{"rule.id": "deadline", "http.version": version})
+        leaf = rig.leaf_where({"rule.id": "deadline", "http.version": version})
         assert (leaf["event.reason"], leaf["http.response.status_code"]) == ("client-gone", 499)

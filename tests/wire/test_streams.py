@@ -6,7 +6,6 @@ import select
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,23 +14,6 @@ from tests.wire.rig import GET, HEAD, OK, Client, Rig, client_context, refused
 
 POST = b"POST /orders/x HTTP/1.1\r\n" + HEAD
 BIG = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 20) + bytes(1 << 20)
-
-
-def leaf_where(rig: Rig, **wanted: object) -> dict[str, object]:
-    """The first leaf after this test began that says so; for exchanges whose client was told nothing."""
-    found: list[dict[str, object]] = []
-
-    def is_there() -> bool:
-        found[:] = [leaf for leaf in rig.leaves() if all(leaf.get(name) == value for name, value in wanted.items())]
-        return bool(found)
-
-    eventually(is_there, 15)
-    return found[0]
-
-
-def resident_bytes(rig: Rig) -> int:
-    pid = rig.gateway.children()["edge-worker"]
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def test_an_early_answer_ends_an_upload_and_the_client_can_read_it(rig: Rig) -> None:
@@ -98,7 +80,7 @@ def test_a_client_that_leaves_in_its_body_completes_nothing(rig: Rig, ends_with_
     client.close()
     eventually(lambda: len(rig.leaves()) > began, 15)
     assert b"0\r\n\r\n" not in rig.upstream.seen
-    leaf = leaf_where(rig, **{"event.reason": "client-gone", "http.request.body.bytes": 5})
+    leaf = rig.leaf_where({"event.reason": "client-gone", "http.request.body.bytes": 5})
     assert leaf["http.response.status_code"] == 499
 
 
@@ -108,7 +90,7 @@ def test_a_client_that_leaves_while_it_is_answered_is_recorded_so(rig: Rig) -> N
     while b"half" not in client.tls.recv(4096):
         pass
     client.close()
-    leaf_where(rig, **{"event.reason": "client-gone", "http.response.body.bytes": 4})
+    rig.leaf_where({"event.reason": "client-gone", "http.response.body.bytes": 4})
 
 
 @pytest.mark.parametrize(
@@ -145,13 +127,13 @@ def test_an_answer_until_close_is_whole_only_with_the_closing_alert(rig: Rig) ->
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\n\r\npartCUT"]
     with rig.client() as client, pytest.raises((EOFError, OSError)):
         client.send(GET).answer()
-    leaf_where(rig, **{"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
+    rig.leaf_where({"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
 
 
 @pytest.mark.parametrize(("count", "size"), [(600, 60_000), (60, 1 << 20)])
 def test_a_reader_that_stopped_begins_nothing_more_C4(rig: Rig, count: int, size: int) -> None:
     rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)] * count
-    before = resident_bytes(rig)
+    before = rig.resident_bytes()
     with rig.client() as client:
         client.send(GET * count)
         left = count + 1
@@ -159,7 +141,7 @@ def test_a_reader_that_stopped_begins_nothing_more_C4(rig: Rig, count: int, size
             left = len(rig.upstream.answers)
             time.sleep(0.3)
         assert left > count / 2  # the kernel's buffers hold some megabytes, the gateway less than one
-        assert resident_bytes(rig) - before < 12 << 20
+        assert rig.resident_bytes() - before < 12 << 20
         assert [len(client.answer().body) for _ in range(count)] == [size] * count
         assert client.send(GET).answer().status == 200
 
@@ -274,7 +256,7 @@ def test_nobody_outside_writes_on_stderr(rig: Rig) -> None:
         client.send(GET)
         eventually(lambda: bool(rig.upstream.seen), 15)
         client.tls.unwrap()  # half-closed, with an answer outstanding
-    leaf_where(rig, **{"event.reason": "client-gone"})
+    rig.leaf_where({"event.reason": "client-gone"})
     assert not [
         line for line in rig.gateway.lines if "eof_received" in line or "internal" in line or "unexpected" in line
     ]
@@ -292,5 +274,5 @@ def test_an_answer_that_breaks_off_is_not_left_to_the_kernel_C4(rig: Rig) -> Non
             watch = select.poll()
             watch.register(tls.fileno(), 0)  # errors and hang-ups only
             assert watch.poll(5000)
-    leaf = leaf_where(rig, **{"rule.id": "upstream-truncated"})
+    leaf = rig.leaf_where({"rule.id": "upstream-truncated"})
     assert leaf["event.reason"] == "upstream-protocol"
