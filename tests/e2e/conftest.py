@@ -5,11 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.e2e.limit_server import REDIS, VALKEY, Server
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import Gateway, Variant, copied, make, serving
+
+
+@pytest.fixture(scope="module", params=[VALKEY, REDIS], ids=["valkey", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A store, of either kind that limits are kept in."""
+    if request.param is None:
+        pytest.skip("redis-server is not installed")
+    with TemporaryDirectory(prefix="v") as directory:
+        with Server(directory, request.param) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")

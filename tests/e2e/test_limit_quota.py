@@ -8,9 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from valkey import Valkey
@@ -22,24 +20,12 @@ from edge.limit.store import StoreSettings
 from edge.model.decision import Admission, Exhausted
 from edge.model.identity import Principal
 from tests.e2e.limit_server import (
-    REDIS,
-    VALKEY,
     Job,
     Server,
     ask,
     hammer,
     run,
 )
-
-
-@pytest.fixture(scope="module", params=[VALKEY, REDIS], ids=["valkey", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param is None:
-        pytest.skip("redis-server is not installed")
-    with TemporaryDirectory(prefix="v") as directory:
-        with Server(directory, request.param) as server:
-            yield server
-
 
 _CHILD = """
 import json, sys

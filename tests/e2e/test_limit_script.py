@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,20 +15,8 @@ from edge.limit.lease import Answer, Question
 from edge.limit.rules import LimitSettings, Strategy
 from edge.limit.script import TAKE, answers, arguments
 from tests.e2e.limit_server import (
-    REDIS,
-    VALKEY,
     Server,
 )
-
-
-@pytest.fixture(scope="module", params=[VALKEY, REDIS], ids=["valkey", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param is None:
-        pytest.skip("redis-server is not installed")
-    with TemporaryDirectory(prefix="v") as directory:
-        with Server(directory, request.param) as server:
-            yield server
-
 
 _AT = TAKE.replace("redis.call('TIME')", "{tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV])}")
 WINDOW_S = 100
