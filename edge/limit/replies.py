@@ -14,11 +14,12 @@ import re
 
 MAX_BYTES = 4 << 20
 """Of one answer: the registry asks for at most 256 entries, most of them of 2 KiB; of larger ones it asks for fewer."""
-MAX_VALUES = 65_536
+MAX_VALUES = 16_384
 """In one answer, however deep: the slots of a large cluster are the longest list."""
 _MAX_LINE_BYTES = 65_536
-_NUMBERS = re.compile(rb"(?::-?[0-9]{1,19}\r\n)+")
-"""What answers about limits are made of: hundreds of lines, in one step."""
+_NUMBERS = re.compile(rb"[-:0-9\r\n]+")
+"""What answers about limits are made of: hundreds of lines, which begin no list and no string, in one step."""
+_COLON = ord(":")
 _LINES = frozenset(b"+-:_#,(")
 _BLOBS = frozenset(b"$!=")
 _LISTS = frozenset(b"*~>")
@@ -51,31 +52,43 @@ class Reply:
             if self._skip:
                 step = min(self._skip, end - at)
                 self._skip -= step
-                at += step
-                self._count(step)
-            elif not self._line and (run := _NUMBERS.match(raw, at)) and raw.count(b"\n", at, run.end()) <= self._open:
-                self._open -= raw.count(b"\n", at, run.end())
-                self._values += raw.count(b"\n", at, run.end())
-                self._count(run.end() - at)
-                at = run.end()
             else:
-                stop = raw.find(b"\n", at) + 1 or end
-                self._count(stop - at)
-                self._line += raw[at:stop]
-                at = stop
-                if len(self._line) > _MAX_LINE_BYTES:
-                    raise TooLarge("a line without an end")
-                if self._line.endswith(b"\n"):
-                    line, self._line = self._line, b""
-                    self._begin(line)
+                step = self._run(raw, at) or self._read_line(raw, at)
+            at += step
+            self._bytes += step
+            if self._bytes > MAX_BYTES:
+                raise TooLarge(f"more than {MAX_BYTES} bytes")
             if not (self._open or self._skip):
                 self._bytes = self._values = 0
                 self._open = 1
 
-    def _count(self, more: int) -> None:
-        self._bytes += more
-        if self._bytes > MAX_BYTES:
-            raise TooLarge(f"more than {MAX_BYTES} bytes")
+    def _run(self, raw: bytes, at: int) -> int:
+        """→ bytes of the numbers that come next; 0: something else does. Nothing is looked at twice."""
+        if raw[at] != _COLON or self._line or self._open == 1:
+            return 0
+        found = _NUMBERS.match(raw, at)
+        run = raw[at : raw.rfind(b"\n", at, found.end()) + 1] if found is not None else b""
+        count = run.count(b"\n")
+        if count > self._open:
+            run = run[: len(run) - len(run.split(b"\n", self._open)[-1])]
+            count = self._open
+        self._open -= count
+        self._values += count
+        return len(run)
+
+    def _read_line(self, raw: bytes, at: int) -> int:
+        """→ bytes of the line, or of what has come of it."""
+        stop = raw.find(b"\n", at) + 1
+        if not stop:
+            self._line += raw[at:]
+            if len(self._line) > _MAX_LINE_BYTES:
+                raise TooLarge("a line without an end")
+            return len(raw) - at
+        line, self._line = self._line + raw[at:stop], b""
+        if len(line) > _MAX_LINE_BYTES:
+            raise TooLarge("a line that is too long")
+        self._begin(line)
+        return stop - at
 
     def _begin(self, line: bytes) -> None:
         """One value's line."""
