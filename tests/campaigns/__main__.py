@@ -186,7 +186,7 @@ def run_balance(directory: Path, count: int, seed: int) -> str:
     """CPU of match and choice among `count` services of three instances, beside ten (on a quiet machine)."""
     del directory, seed
     found = asyncio.run(instances.costs(count, 30_000))
-    assert all(ratio <= 1.25 for _, _, ratio in found.values()), found  # no work more, only memory that is not at hand
+    assert all(ratio <= scale.MAX_RATIO for _, _, ratio in found.values()), found
     return "\n".join(
         f"{policy}: {few:.0f} ns among {instances.FEW} services, {many:.0f} ns among {count}, ratio {ratio:.3f}"
         for policy, (few, many, ratio) in found.items()
