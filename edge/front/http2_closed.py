@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 _MAX_RESETS = 256
+_MAX_GAPS = 256
+"""Of the newest. A stream of an older one counts as closed, which ends the connection as well, by another code."""
 
 
 class ClosedStreams:
@@ -12,7 +16,7 @@ class ClosedStreams:
 
     def __init__(self) -> None:
         self._by_us: dict[int, bool] = {}
-        self._gaps: list[tuple[int, int]] = []
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=_MAX_GAPS)
 
     def note_reset(self, stream_id: int, *, by_us: bool) -> None:
         self._by_us[stream_id] = by_us
@@ -20,7 +24,7 @@ class ClosedStreams:
             del self._by_us[next(iter(self._by_us))]
 
     def note_gap(self, low: int, high: int) -> None:
-        """The streams between two numbers can never be opened (RFC 9113 §5.1.1). Each gap is paid for by who made it."""
+        """The streams between two numbers can never be opened (RFC 9113 §5.1.1)."""
         self._gaps.append((low, high))
 
     def is_reset_by_us(self, stream_id: int) -> bool:

@@ -167,6 +167,20 @@ def test_a_setting_moves_the_windows_of_open_streams() -> None:
     assert played.session.has_window_grown
 
 
+def test_streams_that_are_left_out_are_not_written_down_for_ever_C4() -> None:
+    """A client that is answered may leave out as many as it likes: what it earns is more than it pays for the gap."""
+
+    def after(late: int) -> Code:
+        played = begun()
+        for stream_id in range(3, 3 + 4 * 1000, 4):
+            assert played.feed(headers(stream_id)) == GO_ON
+            played.session.close(stream_id)
+        return played.feed(frame(frames.DATA, 0, late, b"x"))
+
+    assert after(3997) == Code.PROTOCOL_ERROR  # never opened, and never will be
+    assert after(1) == Code.STREAM_CLOSED  # too long ago to tell from one that ended
+
+
 def test_frames_are_as_long_as_the_client_takes_within_reason() -> None:
     played = begun()
     played.feed(setting((Setting.MAX_FRAME_SIZE, (1 << 24) - 1)))
