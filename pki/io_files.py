@@ -33,7 +33,15 @@ _STAGE = re.compile(r"\..+\.[0-9a-f]{12}\Z")
 _OF_A_CERTIFICATE = frozenset(
     f"{prefix}{name}"
     for prefix in ("", "public-")
-    for name in ("cert.pem", "chain.pem", "key.pem", "bundle.pem", "identity.json", "issuance.tlog-proof")
+    for name in (
+        "cert.pem",
+        "chain.pem",
+        "key.pem",
+        "bundle.pem",
+        "trusted.json",
+        "identity.json",
+        "issuance.tlog-proof",
+    )
 )
 """What stands in directories that are replaced as a whole."""
 

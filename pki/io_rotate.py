@@ -18,8 +18,10 @@ from pki.io_create import key_name, make_root, sign_signer
 from pki.io_files import read_private, sync_directory, write_private
 from pki.io_keys import Keyring, Passphrases, make_ec
 from pki.io_status import Publisher, key_digest
+from pki.io_succession import keep
 from pki.issue import BACKDATE, SIGNER_ROLES
 from pki.rotation import Evidence, Kind, Rotation, Stage
+from pki.succession import succeed
 
 _FILE = "rotation.json"
 
@@ -52,6 +54,9 @@ def begin(authority: Authority, publisher: Publisher, passphrases: Passphrases, 
         root, root_key = make_root(authority.trust_domain, now)
         raw = keyring.with_key(key_name("root", root), root_key)
         write_private(authority.directory / "root.key", raw, replace=True)
+        # Before the new root is one: the only moment at which both keys are at hand for certain.
+        old = authority.roots[0]
+        keep(authority.directory, succeed(keyring.ec_key(key_name("root", old)), old, root, authority.trust_domain))
         keyring = keyring.reopened(raw)
         authority.set_roots((*authority.roots, root))
     signing = _new(authority.roots, rotating)[-1] if kind == "root" else authority.roots[0]

@@ -4,6 +4,7 @@
       revocation.json           the newest set (`revocation.RevocationSet`)
       heartbeat.json            that it was the newest two seconds ago
       bundle.pem bundle.json    the roots and intermediates of each role; the roots as a SPIFFE bundle with its sequence
+      trusted.json              the same bundle, vouched for by what was trusted before (`succession`)
       crl/<issuer's key>.crl    a standard list per issuer (RFC 5280, DER), for others
       issuance-log.json issued/   what the authority handed out, proven (`issuance`)
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,13 +32,16 @@ from pki.io_files import private_directory, read_private, sync_directory, write_
 from pki.io_issuance import IssuedFiles
 from pki.io_keys import Keyring, Passphrases
 from pki.io_record import Issuance
+from pki.io_succession import kept
 from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES
 from pki.revocation import FRESH_S, MAX_BYTES, Entry, Heartbeat, RevocationSet
+from pki.succession import TrustedBundle
 
 STATUS = "status"
 """Below the state directory: what the authority publishes."""
 SET = "revocation.json"
 HEARTBEAT = "heartbeat.json"
+TRUSTED = "trusted.json"
 CRLS = "crl"
 _COUNTER = "revocation"
 _BUNDLE = "bundle"
@@ -128,7 +133,7 @@ class Publisher:
             write_private(self._directory / SET, newest.raw, replace=True)
         self._newest = newest
         self.publish_issued(now)
-        self._publish_bundle()
+        self._publish_bundle(now)
         self._publish_lists(newest, now)
         return newest
 
@@ -146,15 +151,17 @@ class Publisher:
         with self._authority.record.rows() as rows:
             return rows.counter(_BUNDLE)
 
-    def _publish_bundle(self) -> None:
-        pem = self._authority.bundle_pem(roles=UPSTREAM_ROLES)
-        try:
-            if read_private(self._directory / "bundle.pem") == pem and (self._directory / "bundle.json").exists():
-                return
-        except FileNotFoundError:
-            pass
+    def _publish_bundle(self, now: datetime) -> None:
+        pem, domain = self._authority.bundle_pem(roles=UPSTREAM_ROLES), self._authority.trust_domain
+        signer, is_new = self._authority.status_signer(), _lying(self._directory / "bundle.pem") != pem
+        is_vouched = b64encode(signer.certificate.public_bytes(Encoding.DER)) in trusted(self._directory)
+        if is_vouched and not is_new and (self._directory / "bundle.json").exists():
+            return
         with self._authority.record.rows() as rows:
-            sequence = rows.count(_BUNDLE)
+            sequence = rows.count(_BUNDLE) if is_new else rows.counter(_BUNDLE)
+        words = kept(self._authority.directory)
+        vouched = TrustedBundle.seal(signer, trust_domain=domain, number=sequence, pem=pem, successions=words, now=now)
+        write_private(self._directory / TRUSTED, vouched.raw, replace=True)
         write_private(
             self._directory / "bundle.json", bundle_json.encode(self._authority.roots, sequence), replace=True
         )
@@ -211,8 +218,17 @@ class Publisher:
 
 def published_bundle(directory: Path) -> bytes:
     """The SPIFFE bundle that lies there; empty when there is none."""
+    return _lying(directory / "bundle.json")
+
+
+def trusted(directory: Path) -> bytes:
+    """The bundle as the authority vouches for it; empty where it does not publish."""
+    return _lying(directory / TRUSTED)
+
+
+def _lying(path: Path) -> bytes:
     try:
-        return read_private(directory / "bundle.json")
+        return read_private(path)
     except FileNotFoundError:
         return b""
 

@@ -40,7 +40,9 @@ def command(
         list[str] | None, typer.Option(metavar="NAME", help="A gateway that is let in; repeatable. Default: all.")
     ] = None,
     assertion: Annotated[str | None, typer.Option(metavar="subject|request", help="Ask for an Edge-Assertion.")] = None,
-    gateway: Annotated[str | None, typer.Option(metavar="URL", help="Its services listener: renew, register.")] = None,
+    gateway: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Its services listener: renew, register; repeatable.")
+    ] = None,
     enrol: Annotated[str | None, typer.Option(metavar="URL", help="Its enrol listener.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="One-time token, mode 0600.")] = None,
     fingerprint: Annotated[
@@ -77,8 +79,8 @@ def command(
         identity=identity,
         gateways=accepted,
         assertion=_mode(assertion),
-        services=_place(gateway, "--gateway"),
-        enrol=_place(enrol, "--enrol"),
+        services=tuple(_place(each, "--gateway") for each in gateway or ()),
+        enrol=None if enrol is None else _place(enrol, "--enrol"),
         token_file=token_file,
         root_sha256=_root(fingerprint),
         registering=registering if register else None,
@@ -107,9 +109,7 @@ def _mode(text: str | None) -> Mode | None:
     return _MODES.get(text) or _wrong(f"{text!r} is neither subject nor request", "--assertion")
 
 
-def _place(text: str | None, option: str) -> Place | None:
-    if text is None:
-        return None
+def _place(text: str, option: str) -> Place:
     found = _GATEWAY.match(text)
     if found is None or not 0 < int(found[2]) < 65_536:
         _wrong(f"{text!r} is not https://HOST:PORT", option)

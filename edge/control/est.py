@@ -60,11 +60,7 @@ _LATER_S = 600
 async def cacerts(inside: Inside) -> Response:
     """Also tells the authority who has the bundle now: what a rotation waits for."""
     bundle = inside.bundle()
-    if (shown := _shown()) is not None and inside.authority is not None:
-        try:
-            await inside.authority(desk.SawBundle(shown, sha256(bundle).hexdigest()))
-        except Unavailable:
-            pass  # it fetches again; until then a rotation waits for it
+    await saw_bundle(inside, bundle)  # if it was not heard, he fetches again; until then a rotation waits for him
     answer = _certificates([_der(each) for each in x509.load_pem_x509_certificates(bundle)], est.ROOTS_TYPE)
     if inside.services_port is not None:
         answer.headers["Edge-Services-Port"] = str(inside.services_port)  # where to go with a certificate
@@ -107,6 +103,18 @@ async def simplereenroll(inside: Inside) -> Response:
     if isinstance(signing_request, Response):
         return signing_request
     return _answer(await _authority(inside)(desk.Renew(shown, signing_request)))
+
+
+async def saw_bundle(inside: Inside, bundle: bytes) -> bool:
+    """Tell the authority that who asks has this one (PEM); → whether it heard so. Where he shows no certificate, or none of
+    ours hosts an authority, there is nothing to hear."""
+    shown = _shown()
+    if shown is None or inside.authority is None:
+        return True
+    try:
+        return isinstance(await inside.authority(desk.SawBundle(shown, sha256(bundle).hexdigest())), desk.Done)
+    except Unavailable:
+        return False
 
 
 def _authority(inside: Inside) -> Ask:

@@ -50,6 +50,8 @@ class Inside:
     """Which log holds the authority's issuances (empty while it has not said so), and the proofs of all but these."""
     spiffe_bundle: Callable[[], bytes] = bytes
     """As the authority published it; empty where it has not."""
+    trusted: Callable[[], bytes] = bytes
+    """The bundle as the authority vouches for it (`pki.succession`); empty where it has not said so."""
     services_port: int | None = None
     """Of the services listener; None where it is not opened."""
     authority: Ask | None = None

@@ -176,6 +176,14 @@ ROUTES: Mapping[str, tuple[ControlRoute, ...]] = {
             auth=("mtls",),
         ),
         ControlRoute(
+            "edge-authority-bundle",
+            "/v1/authority/bundle",
+            ("GET",),
+            word.trusted_bundle,
+            _READ_BY_CERTIFIED.format(name="edge-authority-bundle"),
+            auth=("mtls",),
+        ),
+        ControlRoute(
             "edge-register",
             "/v1/services/{service}/instances/{instance}",
             ("PUT", "DELETE"),

@@ -15,7 +15,13 @@ The answer ends after ten minutes, so that who listens proves who he is again.
     GET /v1/authority/revocations, a service's certificate in the handshake
     200 OK   application/json: the set alone, as the authority signed it; 304 where `If-None-Match` names it already
 
-For services, such as a sidecar, that let gateways in: a gateway whose certificate was revoked is one of them no more.
+For services, such as a sidecar, that let gateways in: a gateway whose certificate was revoked is one of them no more. The
+field `Edge-Bundle` has the tag of what the next one would be answered:
+
+    GET /v1/authority/bundle, a service's certificate in the handshake
+    200 OK   application/json: whom to trust (`pki.succession`), which no gateway can make up; 304 as above
+
+Who names its tag has it in force: that is what a rotation waits for.
 """
 
 from __future__ import annotations
@@ -27,8 +33,10 @@ from hashlib import sha256
 import msgspec
 from quart import Response, request
 
+from edge.control import est
 from edge.control.inside import Inside
 from edge.errors import NotReady
+from pki.succession import bundle_of
 
 _LINES = 300
 _PATIENCE_S = 0.5
@@ -71,12 +79,33 @@ async def _lines(inside: Inside) -> AsyncIterator[bytes]:
 
 
 async def revocations(inside: Inside) -> Response:
-    newest = await _newest(inside)
-    tag = f'"{sha256(newest).hexdigest()[:32]}"'
-    is_known = request.headers.get("If-None-Match") == tag
-    answer = Response(b"" if is_known else newest, status=304 if is_known else 200, content_type="application/json")
-    answer.headers["ETag"] = tag
+    answer = _tagged(await _newest(inside))
+    vouched = inside.trusted()
+    if vouched:
+        answer.headers["Edge-Bundle"] = _tag(vouched)
     return answer
+
+
+async def trusted_bundle(inside: Inside) -> Response:
+    vouched = inside.trusted()
+    if not vouched:
+        raise NotReady("no-trusted-bundle")
+    answer = _tagged(vouched)
+    if answer.status_code == 304 and not await est.saw_bundle(inside, bundle_of(vouched)):
+        raise NotReady("authority-closed")  # he comes again soon: a rotation may be waiting for him
+    return answer
+
+
+def _tagged(document: bytes) -> Response:
+    """One of the authority's, byte by byte, or that it is known."""
+    is_known = request.headers.get("If-None-Match") == _tag(document)
+    answer = Response(b"" if is_known else document, status=304 if is_known else 200, content_type="application/json")
+    answer.headers["ETag"] = _tag(document)
+    return answer
+
+
+def _tag(document: bytes) -> str:
+    return f'"{sha256(document).hexdigest()[:32]}"'
 
 
 async def _newest(inside: Inside) -> bytes:

@@ -31,17 +31,18 @@ from edge.serve.attach_lease import Lease
 from edge.serve.attach_log import AttachLog
 from edge.serve.attach_revoked import AttachRevoked
 from edge.serve.attach_settings import AttachSettings
-from edge.serve.gateway_call import CallFailed, GatewayCall, Impostor
+from edge.serve.gateway_call import CallFailed, GatewayCall, GatewayCalls, Impostor
 from edge.serve.report import Report
 from edge.serve.sockets import address_text, borrow
 from edge.timers import Timers
 from pki import enrolled
-from pki.errors import IssueRefused, PkiError
+from pki.errors import IssueRefused, PkiError, StatusRejected
 
 LOOK_S = 1.0
 """From one look at the files to the next."""
 BUNDLE_S = 60.0
-"""From one question for the bundle to the next: a rotation of the CA waits until everybody has the new one."""
+"""From one question for the bundle to the next, where the gateway does not say before that there is another."""
+_BUNDLE_AGAIN_S = 2.0
 _TIDY_S = 1.0
 _ENROL_AGAIN_S = 2.0
 _RENEW_AGAIN_S = 5.0
@@ -128,6 +129,8 @@ class Attached:
         self._bundle_at_s = self._renew_at_s = 0.0
         self._renewals_failed = 0
         self._told = ""
+        self._bundle_tag = b""  # of the bundle in force, as the gateway names it
+        self._answered_tag = b""  # of what it said last of its bundle, whether it was taken or not
         self._wants_renewal = False
         """The bundle has changed: perhaps the certificate's issuer is on its way out."""
 
@@ -136,10 +139,10 @@ class Attached:
         settings, known = self._settings, self._revoked.known
         return attach_line.build(held, settings.gateways, settings.target, settings.assertion, known, self._shared)
 
-    def _calling(self, gateway: Gateway) -> GatewayCall | None:
-        place = self._settings.services
-        trust = gateway.trust
-        return None if place is None else GatewayCall(place, trust.context, lambda tls: trust.verify(tls, ""))
+    def _calling(self, gateway: Gateway) -> GatewayCalls | None:
+        places, trust = self._settings.services, gateway.trust
+        calls = [GatewayCall(place, trust.context, lambda tls: trust.verify(tls, "")) for place in places]
+        return GatewayCalls(calls) if calls else None
 
     def open(self) -> None:
         """Listen, and go on by itself."""
@@ -155,7 +158,7 @@ class Attached:
             self._lease = Lease(self._settings.service, port, wish, self._calls, self._report)
             self._keeping = asyncio.get_running_loop().create_task(self._lease.keep(), name="lease")
 
-    def _calls(self) -> GatewayCall:
+    def _calls(self) -> GatewayCalls:
         assert self._call is not None
         return self._call
 
@@ -191,21 +194,14 @@ class Attached:
                 self._adopt(found)
         if self._call is None:
             return
-        now_s = time.monotonic()
         await self._hear_of_revocation(self._call)
-        try:
-            if now_s >= self._bundle_at_s:
-                self._bundle_at_s = now_s + BUNDLE_S
-                await self._ask_for_bundle(self._call)
-            if now_s >= self._renew_at_s and (self._wants_renewal or now >= self._held.renew_after):
-                await self._renew(self._call, now)
-        except (CallFailed, PkiError) as exc:
-            self._renewals_failed += 1
-            wait_s = min(_RENEW_AGAIN_S * 2 ** min(self._renewals_failed - 1, 8), _RENEW_AGAIN_MAX_S)
-            self._renew_at_s = time.monotonic() + wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads, no secret
-            self._report.warning("certificate or bundle not renewed; trying again", cause=str(exc))
+        now_s = time.monotonic()
+        if now_s >= self._bundle_at_s or self._revoked.bundle_tag not in (b"", self._answered_tag):
+            await self._ask_for_bundle(self._call, now)
+        if now_s >= self._renew_at_s and (self._wants_renewal or now >= self._held.renew_after):
+            await self._renew(self._call, now)
 
-    async def _hear_of_revocation(self, call: GatewayCall) -> None:
+    async def _hear_of_revocation(self, call: GatewayCalls) -> None:
         try:
             if await self._revoked.look(call, self._held):
                 listed = self._revoked.known.listed
@@ -218,31 +214,53 @@ class Attached:
         else:
             self._told = ""
 
-    async def _ask_for_bundle(self, call: GatewayCall) -> None:
-        bundle = await attach_identity.fetch_bundle(call)
-        if not enrolled.is_same_bundle(bundle, self._held.bundle):
-            held = replace(self._held, bundle=bundle)
+    async def _ask_for_bundle(self, call: GatewayCalls, now: datetime) -> None:
+        self._answered_tag = self._revoked.bundle_tag
+        try:
+            found = await attach_identity.next_bundle(call, self._held, self._bundle_tag, now)
+        except StatusRejected as exc:  # whoever stands at that gateway: what was trusted before goes on being trusted
+            self._report.error("a bundle was refused, the one before stays in force", cause=str(exc))
+            found = None
+        except CallFailed as exc:
+            self._bundle_at_s = time.monotonic() + _BUNDLE_AGAIN_S
+            self._report.warning("bundle not heard; trying again", cause=str(exc))
+            return
+        self._revoked.hurry()
+        if found is None:
+            self._bundle_at_s = time.monotonic() + BUNDLE_S
+            return
+        held, self._bundle_tag = found
+        self._bundle_at_s = 0.0  # asked again at once, by its tag: so a rotation hears that it is in force here
+        if held.trusted != self._held.trusted:
             attach_identity.require_gateway_role(held)
+            is_same = not self._held.trusted and enrolled.is_same_bundle(held.bundle, self._held.bundle)
             self._write(held)
-            self._wants_renewal = True
+            if not is_same:  # else it is the first of all, and only its number is new
+                self._adopt(held)
+                # With each stage of a rotation it may be another who signs.
+                self._wants_renewal, self._renew_at_s = True, 0.0
 
-    async def _renew(self, call: GatewayCall, now: datetime) -> None:
+    async def _renew(self, call: GatewayCalls, now: datetime) -> None:
         is_due = now >= self._held.renew_after
         try:
             held = await attach_identity.renew(self._settings, self._held, call, now)
-        except IssueRefused as exc:
-            if exc.rule == "not-due" and not is_due:  # its issuer is still the one that signs
-                self._wants_renewal = False
+        except (CallFailed, PkiError) as exc:
+            if isinstance(exc, IssueRefused) and exc.rule == "not-due" and not is_due:
+                self._wants_renewal = False  # its issuer is still the one that signs
                 return
-            raise
+            self._renewals_failed += 1
+            wait_s = min(_RENEW_AGAIN_S * 2 ** min(self._renewals_failed - 1, 8), _RENEW_AGAIN_MAX_S)
+            self._renew_at_s = time.monotonic() + wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads, no secret
+            self._report.warning("certificate not renewed; trying again", cause=str(exc))
+            return
         self._wants_renewal, self._renewals_failed = False, 0
-        self._stamp = self._files()
         self._adopt(held)
+        self._stamp = self._files()
 
     def _write(self, held: Held) -> None:
         attach_identity.write(self._settings.state, held)
         self._stamp = self._files()
-        self._adopt(held)
+        self._held = held
 
     def _files(self) -> tuple[tuple[int, int] | None, ...]:
         places = (self._settings.state / "identity", self._settings.identity)

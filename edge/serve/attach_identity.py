@@ -1,11 +1,13 @@
 """A sidecar's certificate: found, enrolled with a token, renewed with itself, and kept beside whom it believes.
 
-    DIR/identity/      0700, replaced as a whole: cert.pem chain.pem key.pem (0600) bundle.pem, as issue-cert.py writes them
+    DIR/identity/      0700, replaced as a whole: cert.pem chain.pem key.pem (0600) bundle.pem, as issue-cert.py writes them;
+                       trusted.json, by which the bundle was believed
 
 The key is made here and never leaves. Laws:
 
-- Before the first certificate one root is believed, by its fingerprint, and what that root signed. From then on bundles come
-  from a gateway that proved itself by the one before.
+- Before the first certificate one root is believed, by its fingerprint, and what that root signed. From then on a bundle is
+  believed because the authority vouches for it by what is trusted already (`pki.succession`), never because of the gateway
+  that hands it on.
 - The token goes to nobody but who shows a certificate for the host that was named, or a gateway's identity.
 - What is taken from an answer is a certificate for this service and the key just made; anything else changes nothing.
 - A new certificate is on disk before it is used.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +29,8 @@ from edge.accept.tls import anonymous_context, presented_chain, unproven_context
 from edge.config.secret import Secret
 from edge.errors import UnsafeState
 from edge.serve.attach_settings import AttachSettings, Place
-from edge.serve.gateway_call import Answer, CallFailed, GatewayCall
-from pki import csr, enrolled, est
+from edge.serve.gateway_call import Answer, CallFailed, GatewayCall, GatewayCalls
+from pki import csr, enrolled, est, succession
 from pki.bundle import Bundle
 from pki.errors import AnswerRejected, IssueRefused
 from pki.io_files import private_directory, read_private, read_public, replace_directory
@@ -36,6 +38,8 @@ from pki.io_keys import make_ec, private_pem
 from pki.spiffe import SpiffeId
 
 _EST = "/.well-known/est"
+Asked = GatewayCall | GatewayCalls
+_TRUSTED = "/v1/authority/bundle"
 _MAX_TOKEN_BYTES = 256
 
 
@@ -49,6 +53,8 @@ class Held:
     bundle: bytes
     not_after: datetime
     renew_after: datetime
+    trusted: bytes = b""
+    """The document that the bundle came with, verified; empty for the first."""
 
 
 def find(settings: AttachSettings, now: datetime) -> Held | None:
@@ -58,7 +64,11 @@ def find(settings: AttachSettings, now: datetime) -> Held | None:
     """
     places = [settings.state / "identity", *([settings.identity] if settings.identity is not None else [])]
     found = [held for place in places if (held := _read(place, settings.service, now)) is not None]
-    return max(found, key=lambda held: held.not_after, default=None)
+    if not found:
+        return None
+    # What issue-cert.py wrote since does not take back how far the authority's bundles had come.
+    newest = max((held.trusted for held in found), key=succession.number_of)
+    return replace(max(found, key=lambda held: held.not_after), trusted=newest)
 
 
 def _read(place: Path, service: str, now: datetime) -> Held | None:
@@ -68,9 +78,16 @@ def _read(place: Path, service: str, now: datetime) -> Held | None:
         key = load_pem_private_key(key_pem, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             return None
-        return _held(enrolled.ders_of(chain), bundle, service, key, now)
+        return replace(_held(enrolled.ders_of(chain), bundle, service, key, now), trusted=_trusted(place))
     except (FileNotFoundError, ValueError, AnswerRejected):
         return None
+
+
+def _trusted(place: Path) -> bytes:
+    try:
+        return read_public(place / "trusted.json")
+    except FileNotFoundError:
+        return b""
 
 
 def _held(chain: Sequence[bytes], bundle: bytes, service: str, key: ec.EllipticCurvePrivateKey, now: datetime) -> Held:
@@ -126,26 +143,33 @@ async def enrol(settings: AttachSettings, now: datetime) -> Held:
         gateway.close()
 
 
-async def renew(settings: AttachSettings, held: Held, gateway: GatewayCall, now: datetime) -> Held:
+async def renew(settings: AttachSettings, held: Held, gateway: Asked, now: datetime) -> Held:
     """The next certificate, for the present one.
 
     Raises: CallFailed; AnswerRejected; IssueRefused when the gateway says no; UnsafeFile.
     """
     key = make_ec("p256")
     leaf = await _certificate(gateway, "simplereenroll", key, [])
-    renewed = _held([leaf], held.bundle, settings.service, key, now)
+    renewed = replace(_held([leaf], held.bundle, settings.service, key, now), trusted=held.trusted)
     if renewed.spiffe_id != held.spiffe_id:
         raise AnswerRejected(f"the certificate is for {renewed.spiffe_id}, and this is {held.spiffe_id}")
     write(settings.state, renewed)
     return renewed
 
 
-async def fetch_bundle(gateway: GatewayCall) -> bytes:
-    """Whom to believe from now on, as a proven gateway says.
+async def next_bundle(gateway: Asked, held: Held, tag: bytes, now: datetime) -> tuple[Held, bytes] | None:
+    """Whom to believe from now on, and the tag of that; None: `tag` still names it, and the gateway knows that we have it.
 
-    Raises: CallFailed; AnswerRejected.
+    Raises: CallFailed; StatusRejected when nothing that is trusted vouches for what came.
     """
-    return enrolled.bundle_of(est.read_certificates((await _bundle(gateway)).body))
+    answer = await gateway.ask("GET", _TRUSTED, [(b"if-none-match", tag)] if tag else [])
+    if answer.status == 304:
+        return None
+    if answer.status != 200:
+        raise CallFailed(f"bundle: status {answer.status}: {answer.text}")
+    domain = held.spiffe_id.trust_domain
+    found = succession.followed(answer.body, held_pem=held.bundle, held=held.trusted, trust_domain=domain, now=now)
+    return replace(held, bundle=found.pem, trusted=found.raw), answer.field(b"etag") or b""
 
 
 def write(state: Path, held: Held) -> None:
@@ -159,6 +183,7 @@ def write(state: Path, held: Held) -> None:
         "chain.pem": (held.chain, 0o644),
         "bundle.pem": (held.bundle, 0o644),
         "key.pem": (held.key.reveal(), 0o600),
+        **({"trusted.json": (held.trusted, 0o644)} if held.trusted else {}),
     }
     replace_directory(state / "identity", files, replace=True)
 
@@ -171,7 +196,7 @@ async def _bundle(gateway: GatewayCall) -> Answer:
 
 
 async def _certificate(
-    gateway: GatewayCall, operation: str, key: ec.EllipticCurvePrivateKey, fields: Sequence[tuple[bytes, bytes]]
+    gateway: Asked, operation: str, key: ec.EllipticCurvePrivateKey, fields: Sequence[tuple[bytes, bytes]]
 ) -> bytes:
     body = b64encode(csr.make(key))
     kind = (b"content-type", est.REQUEST_TYPE.encode())

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from edge.serve.attach_settings import Registering
-from edge.serve.gateway_call import Answer, CallFailed, GatewayCall
+from edge.serve.gateway_call import Answer, CallFailed, GatewayCalls
 from edge.serve.report import Report
 
 TTL_S = 30
@@ -43,7 +43,7 @@ class Lease:
     """Owner: the sidecar; `keep` is a task of its own. `gateway` gives the connection of today's certificate."""
 
     def __init__(
-        self, service: str, port: int, wish: Registering, gateway: Callable[[], GatewayCall], report: Report
+        self, service: str, port: int, wish: Registering, gateway: Callable[[], GatewayCalls], report: Report
     ) -> None:
         self._path = f"/v1/services/{service}/instances/{wish.instance or own_name(port)}"
         self._body = json.dumps(

@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 
 from edge.serve.attach_identity import Held
-from edge.serve.gateway_call import CallFailed, GatewayCall
+from edge.serve.gateway_call import CallFailed, GatewayCalls
 from pki.bundle import Bundle
 from pki.known_status import KnownStatus
 
@@ -23,10 +23,16 @@ class AttachRevoked:
 
     def __init__(self) -> None:
         self.known = KnownStatus()
+        self.bundle_tag = b""
+        """Of the bundle that this gateway would hand on, as it said with its last answer."""
         self._tag = b""
         self._at_s = 0.0
 
-    async def look(self, call: GatewayCall, held: Held) -> bool:
+    def hurry(self) -> None:
+        """Ask at the next look: a rotation of the authority that goes on tells of its next stage there."""
+        self._at_s = 0.0
+
+    async def look(self, call: GatewayCalls, held: Held) -> bool:
         """Ask, when it is time; → whether more is revoked than was known.
 
         Raises: CallFailed; StatusRejected when what came is not the authority's word.
@@ -35,6 +41,7 @@ class AttachRevoked:
             return False
         self._at_s = time.monotonic() + AGAIN_S
         answer = await call.ask("GET", _PATH, [(b"if-none-match", self._tag)] if self._tag else [])
+        self.bundle_tag = answer.field(b"edge-bundle") or b""
         if answer.status in (304, 503):  # nothing new, or nothing that was ever said
             return False
         if answer.status != 200:

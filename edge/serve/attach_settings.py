@@ -41,8 +41,8 @@ class AttachSettings:
     """Names of the gateways that are let in; empty: all of the trust domain."""
     assertion: Mode | None
     """What each request must be vouched for by; None: the certificate of the connection is enough."""
-    services: Place | None
-    """The gateway's services listener: renewal and registration; None: neither."""
+    services: tuple[Place, ...]
+    """Services listeners of gateways that share a store: to renew and register at the first that answers; empty: none."""
     enrol: Place | None
     """The gateway's enrol listener."""
     token_file: Path | None

@@ -21,6 +21,8 @@ from pki.errors import SvidRejected
 TIMEOUT_S = 15.0
 """For one question, from the name's resolution to the last byte: as long as the gateway itself waits for the authority."""
 _MAX_BYTES = 1 << 20
+_NOT_NOW = 503
+"""A gateway that hosts no authority says so to who wants a certificate."""
 _IDEMPOTENT = frozenset(("GET", "PUT", "DELETE"))
 
 
@@ -158,6 +160,37 @@ class GatewayCall:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
+
+
+class GatewayCalls:
+    """The same questions to any of several gateways: where one cannot be reached, or has no answer now, the next is asked.
+    Owner as there."""
+
+    def __init__(self, calls: Sequence[GatewayCall]) -> None:
+        """`calls`: at least one, in the order of preference."""
+        self._calls = tuple(calls)
+        self._at = 0
+
+    async def ask(self, method: str, path: str, fields: Sequence[RawField] = (), body: bytes = b"") -> Answer:
+        """Raises: CallFailed, as the last one said it."""
+        order = [*range(self._at, len(self._calls)), *range(self._at)]
+        for at in order:
+            is_last = at == order[-1]
+            try:
+                answer: Answer = await self._calls[at].ask(method, path, fields, body)
+            except CallFailed:
+                if is_last:
+                    raise
+                self._at = (at + 1) % len(self._calls)  # the others are asked first from now on
+                continue
+            if answer.status != _NOT_NOW or is_last:
+                return answer
+        raise AssertionError("the last one answers or raises")
+
+    def close(self) -> None:
+        """As there."""
+        for call in self._calls:
+            call.close()
 
 
 async def _say(connection: UpstreamConnection, request: bytes) -> Answer:

@@ -50,7 +50,7 @@ from edge.serve.store import SOCKET_NAME
 from edge.timers import Timers
 from pki.bundle import Bundle
 from pki.io_issuance import published
-from pki.io_status import STATUS, published_bundle
+from pki.io_status import STATUS, published_bundle, trusted
 from pki.svid import Revoked
 
 _KEYS_AT_START_S = 3.0
@@ -96,6 +96,7 @@ class Serving:
             words=lambda: self._revocations.words(),
             issued=lambda known: published(self.generation.config.state / STATUS, known),
             spiffe_bundle=lambda: published_bundle(self.generation.config.state / STATUS),
+            trusted=lambda: trusted(self.generation.config.state / STATUS),
             services_port=sockets.port_of(boot.sockets.get("services")),
             authority=self._ca.ask if self._ca is not None else None,
             register=self._discovery.register,

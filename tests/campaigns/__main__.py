@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.accept.deadlines import Deadlines
 from tests.campaigns import (
+    attach,
     churn,
     dial,
     differential,
@@ -51,6 +52,13 @@ def run_ring(directory: Path, count: int, seed: int) -> str:
 def run_differential(directory: Path, count: int, seed: int) -> str:
     """Requests by chance to each shell: caller, gateway, log and upstream must read the same, or all must refuse alike."""
     return str(differential.campaign(directory, count, seed))
+
+
+def run_attach(directory: Path, count: int, seed: int) -> str:
+    """Sidecars that come and go on two gateways under 300 requests a second: 0 failed."""
+    outcome = attach.campaign(directory, count, seed)
+    assert outcome.is_kept, f"\n{outcome}"
+    return str(outcome)
 
 
 def run_churn(directory: Path, count: int, seed: int) -> str:
@@ -197,6 +205,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "balance": (run_balance, 1000),
     "ca-crash": (run_ca_crash, 1),
     "dial": (run_dial, 500),
+    "attach": (run_attach, 40),
     "churn": (run_churn, 60),
     "differential": (run_differential, 100_000),
     "flood": (run_flood, 3),

@@ -331,7 +331,7 @@ def test_another_root_is_not_believed_and_a_token_is_good_once(mesh: Mesh) -> No
         state=state,
         identity=None,
         gateways=("edge",),
-        services=None,
+        services=(),
         enrol=("localhost", mesh.gateway.ports["enrol"]),
         token_file=file,
         root_sha256="0" * 64,

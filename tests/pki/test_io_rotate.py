@@ -17,10 +17,11 @@ from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants, renew
 from pki.io_keys import Passphrases, make_ec
-from pki.io_status import Publisher
-from pki.issue import SIGNER_ROLES
+from pki.io_status import Publisher, trusted
+from pki.issue import SIGNER_ROLES, UPSTREAM_ROLES
 from pki.revocation import RevocationSet
 from pki.rotation import Kind
+from pki.succession import bundle_of, followed, number_of
 from tests.pki.crash import ISSUE
 from tests.pki.test_io_enrol import request
 
@@ -246,3 +247,26 @@ def test_P25_an_intermediate_that_was_stolen_is_revoked_once_another_signs(
     io_status.publish_root_list(authority, Passphrases(state / "ca"), state / "status", now)
     (path,) = (state / "status" / "crl").glob("root-*")
     assert [each.serial_number for each in x509.load_der_x509_crl(path.read_bytes())] == [stolen.serial_number]
+
+
+@pytest.mark.parametrize("kind", ["intermediate", "root"])
+def test_who_trusts_what_was_trusted_before_can_follow_every_stage(
+    authority: Authority, publisher: Publisher, there: Desk, state: Path, now: datetime, kind: Kind
+) -> None:
+    """Also who slept through all but the last, since the word of the old root stays."""
+    now += timedelta(hours=1)
+    publisher.publish(now)
+    first = held = trusted(state / "status")
+    numbers = [number_of(held)]
+    begin(authority, publisher, state, kind, now)
+    for _ in range(3):
+        offered = trusted(state / "status")
+        for before in (held, first):
+            found = followed(offered, held_pem=bundle_of(before), held=before, trust_domain="mesh.internal", now=now)
+            assert found.pem == authority.bundle_pem(roles=UPSTREAM_ROLES)
+        held = offered
+        numbers.append(number_of(held))
+        there.advance(now, force=True)
+        there.answer(ISSUE, now)
+    assert numbers == sorted(set(numbers))
+    assert io_rotate.current(authority) is None

@@ -11,7 +11,7 @@ import trustme
 
 from edge.serve.attach_lease import Lease, own_name
 from edge.serve.attach_settings import Registering
-from edge.serve.gateway_call import GatewayCall
+from edge.serve.gateway_call import GatewayCall, GatewayCalls
 from edge.serve.report import Report
 from pki.spiffe import is_name
 from tests.edge.serve.test_gateway_call import Listener, playing
@@ -39,7 +39,7 @@ def leasing(
     """`keep` runs beside `work`."""
 
     async def main(call: GatewayCall, listener: Listener) -> None:
-        lease = Lease("orders", 9101, WISH, lambda: call, Report("attach"))
+        lease = Lease("orders", 9101, WISH, lambda: GatewayCalls([call]), Report("attach"))
         keeping = asyncio.get_running_loop().create_task(lease.keep())
         try:
             await work(lease, listener)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 import trustme
 
-from edge.serve.gateway_call import CallFailed, GatewayCall, Impostor
+from edge.serve.gateway_call import CallFailed, GatewayCall, GatewayCalls, Impostor
 from pki.errors import SvidRejected
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -153,3 +153,50 @@ def test_nobody_there_fails() -> None:
             await GatewayCall(address, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), lambda tls: None).ask("GET", "/")
 
     asyncio.run(main())
+
+
+# -- several gateways --------------------------------------------------------------------------------
+
+NOT_HERE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno"
+
+
+def asking(authority: trustme.CA, first: Sequence[bytes | None], second: Sequence[bytes | None], times: int) -> str:
+    """Who answered, and what: 1 and 2 with the status, or `failed`."""
+
+    async def main() -> str:
+        async with Listener(authority, first) as one, Listener(authority, second) as two:
+            calls = GatewayCalls(
+                [GatewayCall(each.address, each.client, lambda handshake: None) for each in (one, two)]
+            )
+            told = []
+            for _ in range(times):
+                before = len(one.asked), len(two.asked)
+                try:
+                    status = str((await calls.ask("GET", "/")).status)
+                except CallFailed:
+                    status = "failed"
+                heard = [
+                    name for name, each, had in zip("12", (one, two), before, strict=True) if len(each.asked) > had
+                ]
+                told.append(f"{''.join(heard)}:{status}")
+            calls.close()
+        return " ".join(told)
+
+    return asyncio.run(main())
+
+
+def test_the_first_gateway_is_asked_while_it_answers(authority: trustme.CA) -> None:
+    assert asking(authority, [OK, OK], [], 2) == "1:200 1:200"
+
+
+def test_where_one_is_gone_the_next_is_asked_and_from_then_on(authority: trustme.CA) -> None:
+    assert asking(authority, [None, OK], [OK, OK, None, None], 3) == "12:200 2:200 12:200"
+
+
+def test_who_has_no_answer_now_passes_one_question_on_and_is_asked_again(authority: trustme.CA) -> None:
+    """It registers, and has no authority."""
+    assert asking(authority, [NOT_HERE, OK], [OK], 2) == "12:200 1:200"
+
+
+def test_when_nobody_answers_the_last_one_s_word_counts(authority: trustme.CA) -> None:
+    assert asking(authority, [None, NOT_HERE], [None, NOT_HERE], 2) == "12:failed 12:503"
