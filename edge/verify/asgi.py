@@ -8,50 +8,28 @@ refused. The certificate of the connection is taken from ASGI's TLS extension an
 
 from __future__ import annotations
 
-import logging
 import ssl
-import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from os import PathLike
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Unpack
 
 from edge.verify.answer import refusal
-from edge.verify.form import Mode
-from edge.verify.io_bundle import Watched
-from edge.verify.rules import AssertionRefused, Peer, require_peer
-from edge.verify.verifier import Presented, Settings, Verifier
+from edge.verify.io_guard import Guard, Options
+from edge.verify.rules import AssertionRefused
+from edge.verify.verifier import Presented
 
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
-_log = logging.getLogger("edge.verify")
-
 
 class AsgiVerifier:
     """An ASGI application in front of another one."""
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        service: str,
-        bundle: str | PathLike[str],
-        mode: Mode = "subject",
-        gateways: Iterable[str] = (),
-        peer: Peer = "shown",
-    ) -> None:
-        """`service`, `mode` and `gateways` as in `Settings`; `bundle` is the PEM file that was issued with the certificate.
-        `peer`: `shown`, the server must show the connection's certificate; `server`, it requires one of the bundle by itself
-        and shows nothing, as Hypercorn and uvicorn do, and the assertion alone tells the gateway.
-
-        Raises: BadSettings.
-        """
-        require_peer(peer)
+    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+        """Raises: BadSettings."""
         self._app = app
-        self._peer = peer
-        self._watched = Watched(Settings(service, mode, frozenset(gateways)), bundle)
+        self._guard = Guard(**options)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -61,27 +39,17 @@ class AsgiVerifier:
         if kind not in ("http", "websocket"):
             raise NotImplementedError(f"nobody vouches for {kind!r}")
         try:
-            now_ns = time.time_ns()
-            verifier = self._watched.verifier()
-            peer = self._connected(scope, verifier, now_ns)
-            caller = verifier.check(_presented(scope), now_ns, peer)
+            caller = self._guard.caller(lambda: _shown(scope), _presented(scope))
         except AssertionRefused as refused:
-            _log.warning("refused: %s", refused)
             await _refuse(kind, refused, send)
             return
         await self._app({**scope, "edge.caller": caller}, receive, send)
 
-    def _connected(self, scope: AsgiScope, verifier: Verifier, now_ns: int) -> str | None:
-        shown = (scope.get("extensions") or {}).get("tls")
-        if shown is None and self._peer == "server":
-            return None
-        chain = list((shown or {}).get("client_cert_chain") or ())
-        if not chain:
-            raise AssertionRefused("peer-unknown")
-        try:
-            return verifier.check_peer([ssl.PEM_cert_to_DER_cert(pem) for pem in chain], now_ns)
-        except ValueError as exc:
-            raise AssertionRefused("peer-rejected", "not PEM") from exc
+
+def _shown(scope: AsgiScope) -> list[bytes] | None:
+    """What the connection's peer proved itself with, leaf first, DER; None: the server has no TLS extension."""
+    shown = (scope.get("extensions") or {}).get("tls")
+    return None if shown is None else [ssl.PEM_cert_to_DER_cert(pem) for pem in shown.get("client_cert_chain") or ()]
 
 
 def _presented(scope: AsgiScope) -> Presented:

@@ -9,72 +9,38 @@ header can have neither name: those begin with `HTTP_`.
 
 from __future__ import annotations
 
-import logging
 import ssl
-import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from os import PathLike
-from typing import Any
+from typing import Any, Unpack
 
 from edge.verify.answer import refusal
-from edge.verify.form import Mode
-from edge.verify.io_bundle import Watched
-from edge.verify.rules import AssertionRefused, Peer, require_peer
-from edge.verify.verifier import MAX_CERTIFICATES, Presented, Settings, Verifier
+from edge.verify.io_guard import Guard, Options
+from edge.verify.rules import AssertionRefused
+from edge.verify.verifier import MAX_CERTIFICATES, Presented
 
 Environ = MutableMapping[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Any, StartResponse], Iterable[bytes]]
 
-_log = logging.getLogger("edge.verify")
 _STATUS = {401: "401 Unauthorized", 403: "403 Forbidden"}
 
 
 class WsgiVerifier:
     """A WSGI application in front of another one."""
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        service: str,
-        bundle: str | PathLike[str],
-        mode: Mode = "subject",
-        gateways: Iterable[str] = (),
-        peer: Peer = "shown",
-    ) -> None:
-        """As `AsgiVerifier`.
-
-        Raises: BadSettings.
-        """
-        require_peer(peer)
+    def __init__(self, app: App, **options: Unpack[Options]) -> None:
+        """Raises: BadSettings."""
         self._app = app
-        self._peer = peer
-        self._watched = Watched(Settings(service, mode, frozenset(gateways)), bundle)
+        self._guard = Guard(**options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
-            now_ns = time.time_ns()
-            verifier = self._watched.verifier()
-            peer = self._connected(environ, verifier, now_ns)
-            caller = verifier.check(_presented(environ), now_ns, peer)
+            caller = self._guard.caller(lambda: list(_shown(environ)) or None, _presented(environ))
         except AssertionRefused as refused:
-            _log.warning("refused: %s", refused)
             fields, body = refusal(refused.status)
             start_response(_STATUS[refused.status], list(fields))
             return [body]
         return self._app({**environ, "edge.caller": caller}, start_response)
-
-    def _connected(self, environ: Environ, verifier: Verifier, now_ns: int) -> str | None:
-        try:
-            chain = list(_shown(environ))
-        except ValueError as exc:
-            raise AssertionRefused("peer-rejected", "not PEM") from exc
-        if chain:
-            return verifier.check_peer(chain, now_ns)
-        if self._peer == "server":
-            return None
-        raise AssertionRefused("peer-unknown")
 
 
 def _shown(environ: Environ) -> Iterator[bytes]:

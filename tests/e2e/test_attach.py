@@ -377,7 +377,7 @@ def started(command: list[str], pattern: str, stack: ExitStack, **options: objec
 @pytest.mark.parametrize("name", ["python", "node", "nginx"])
 def test_an_unmodified_server_is_served_through_the_gateway_alone(mesh: Mesh, name: str, tmp_path: Path) -> None:
     if name != "python" and shutil.which(name) is None:
-        pytest.skip(f"{name} is not on this machine")
+        pytest.skip(f"no {name} on this machine; on Debian: apt-get install {'nodejs' if name == 'node' else name}")
     with ExitStack() as stack:
         if name == "python":
             (tmp_path / "python").mkdir()

@@ -25,7 +25,7 @@ def test_importing_the_verifier_imports_nothing_of_the_gateway() -> None:
         "edge.verify",
         *(
             f"edge.verify.{name}"
-            for name in ("answer", "asgi", "claims", "form", "io_bundle", "rules", "verifier", "wsgi")
+            for name in ("answer", "asgi", "claims", "form", "io_bundle", "io_guard", "rules", "verifier", "wsgi")
         ),
     }
     assert {name for name in found if not name.startswith("edge")} == {

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from edge.verify import RULES, AsgiVerifier, WsgiVerifier
+from edge.verify.io_guard import Guard, Options
 from tests.architecture.source import ROOT
-from tests.edge.verify.mesh import ALICE, mesh_of_today
+from tests.edge.verify.mesh import ALICE, ORDERS, mesh_of_today
 
 TEXT = (ROOT / "docs" / "verify.md").read_text()
 EXAMPLES: dict[str, str] = dict(re.findall(r"^```python (\w+)\n(.*?)^```", TEXT, re.M | re.S))
@@ -67,7 +68,7 @@ def test_the_example_of_fastapi() -> None:
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_middleware"
     ]
     given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    inspect.signature(AsgiVerifier).bind(object(), **given)
+    inspect.signature(Guard).bind(**given)
 
 
 def test_the_example_of_the_function() -> None:
@@ -82,6 +83,13 @@ def test_the_example_of_the_function() -> None:
 def test_every_rule_and_setting_is_listed() -> None:
     listed = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (.*) \|$", TEXT, re.M)
     assert {rule: (int(status), meaning) for rule, status, meaning in listed} == RULES
-    for kind in (AsgiVerifier, WsgiVerifier):
-        settings = [name for name in inspect.signature(kind).parameters if name != "app"]
-        assert [f"| `{name}` |" in TEXT for name in settings] == [True] * 5
+    settings = list(inspect.signature(Guard).parameters)
+    assert settings == list(Options.__annotations__)
+    assert [f"| `{name}` |" in TEXT for name in settings] == [True] * 5
+
+
+@pytest.mark.parametrize("kind", [AsgiVerifier, WsgiVerifier])
+def test_a_setting_that_does_not_exist_is_not_passed_over(kind: Any) -> None:
+    """`gateway=` for `gateways=` would let in every gateway."""
+    with pytest.raises(TypeError, match="gateway"):
+        kind(lambda *_: None, service=ORDERS, bundle="bundle.pem", gateway=[])
