@@ -160,8 +160,8 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is not None:
             receiver.on_upstream_flush()
             if self.answer_ended:
-                if self._is_looked_up and self._is_plain and self._keep_alive and self._head_bytes == len(data):
-                    remember(data, self.status, self._fields)
+                if is_head and self._is_looked_up and self._head_bytes == len(data):
+                    self._keep_in_mind(data)
                 self._finish(receiver)
 
     def _begin_answer(self, data: bytes) -> bool:
@@ -181,6 +181,11 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._is_plain and data[:1] != b"H":  # llhttp passes over empty lines, and takes RTSP and ICE
             self._error = UpstreamProtocolError("upstream-syntax")
         return False
+
+    def _keep_in_mind(self, data: bytes) -> None:
+        """All of an answer came in the first read, and nothing is wrong with it."""
+        if self._is_plain and self._keep_alive:
+            remember(data, self.status, self._fields)
 
     def _deliver(self, head: AnswerHead, data: bytes) -> None:
         """What the parser would, with its callbacks; each of these calls may end the exchange."""
