@@ -19,7 +19,7 @@ class Carried:
     answer_started: bool = False
 
 
-@pytest.mark.parametrize("method", IDEMPOTENT)
+@pytest.mark.parametrize("method", sorted(IDEMPOTENT))
 def test_what_waited_and_closed_before_an_answer_is_asked_again_elsewhere(method: str) -> None:
     assert [
         may_be_sent_again(replace(GET, method=method), GONE, Carried(), done) for done in range(MAX_RETRIES + 1)
