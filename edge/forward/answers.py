@@ -18,9 +18,10 @@ from typing import Protocol
 from edge.errors import UpstreamError
 from edge.model.http import KnownFields, RawField
 
-MAX_HEADS = 512
+MAX_HEADS = 2048
 MAX_HEAD_BYTES = 2048
-"""Four mebibytes in all at the worst: the fields are as long as the bytes, and objects around them."""
+"""Sixteen mebibytes in all at the worst: the fields are as long as the bytes, and objects around them. A thousand callers
+whose answers say who they are have room."""
 _END = b"\r\n\r\n"
 
 

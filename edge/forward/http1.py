@@ -38,8 +38,8 @@ NARROW_BYTES = 524_288
 MAX_FIELDS = 256
 """Of an answer; twice what a request may have."""
 
-_MANY_HEADS = 16
-"""That were met for the first time, one after the other."""
+_MANY_HEADS = 64
+"""That were met for the first time, one after the other. As each second begins, all are: they say the date."""
 
 _NO_BODY_STATUS = frozenset((204, 304))
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
