@@ -46,12 +46,15 @@ from pki.io_keys import Keyring, Passphrases, make_ec
 from pki.io_record import Intent, Record
 from pki.issue import SIGNER_ROLES, IssueRequest, IssuerRole, LeafNames, NameSpace, SignerRole
 from pki.issued import Issued
+from pki.refusals import FROM_AFAR, Pace, told
 from pki.revocation import StatusSigner
 
 __all__ = ["Authority", "Issued", "Progress", "create"]
 
 LOCK_WAIT_S = 10.0
 """An issuance takes some 10 ms: who waits longer faces a hung process, not a queue."""
+_REFUSALS_A_MINUTE = 10
+"""Leaves of one kind, for one identity that asks from afar."""
 
 Progress = Callable[[str, str], None]
 """Called with (step, what happened): `recorded`, `signed`, `verified`."""
@@ -77,6 +80,7 @@ class Authority:
         self.record = record
         self._keyring = keyring
         self._lock = lock_descriptor
+        self._refusals = Pace(most=_REFUSALS_A_MINUTE, window_s=60)
         self.trust_domain = _organization(roots[0])
 
     @classmethod
@@ -161,7 +165,10 @@ class Authority:
             )
             number, intent_index = self.record.intend(intent, now, request.token_sha256)
         except IssueRefused as refused:
-            self.refuse(request.role, request.name, refused, now, requester=request.requester)
+            if request.requester in FROM_AFAR:
+                self.refuse_from_afar(request.role, request.name, refused, now, requester=request.requester)
+            else:
+                self.refuse(request.role, request.name, refused, now, requester=request.requester)
             raise
         progress("recorded", f"issuance #{number}, log index {intent_index}")
         certificate = template.sign(key, SHA256())
@@ -197,6 +204,17 @@ class Authority:
         """
         facts = {"pki.role": role, "pki.name": name[:256], "pki.requester": requester}
         self.record.refused({**facts, "event.reason": refused.rule, "error.message": refused.detail[:512]}, now)
+
+    def refuse_from_afar(self, role: str, name: str, refused: IssueRefused, now: datetime, *, requester: str) -> None:
+        """The same for who is one of ours and can be refused as often as he likes: the first few of a kind in a minute are
+        recorded, the others counted in the next (attack P39).
+
+        Raises:
+            NotRecorded: it could not be written.
+        """
+        dropped = self._refusals.dropped((requester, role, name, refused.rule), now)
+        if dropped is not None:
+            self.refuse(role, name, IssueRefused(refused.rule, told(refused.detail, dropped)), now, requester=requester)
 
     def renew_intermediate(
         self, role: SignerRole, passphrases: Passphrases, now: datetime, *, space: NameSpace | None = None

@@ -24,6 +24,7 @@ from pki.io_record import Issuance
 from pki.io_status import Publisher, list_name
 from pki.issue import SIGNER_ROLES, UPSTREAM_ROLES, IssueRequest
 from pki.issued import Issued
+from pki.refusals import ENROL, Pace, told
 
 _LISTED = 400
 """Certificates in one answer, so that it stays a datagram."""
@@ -57,7 +58,7 @@ class Desk:
         newest a rotation does not go on: a service could show what a worker does not know yet."""
         self._noted = 0  # sequence of the bundle that is known, on the record, to be in force
         self._told = 0  # sequence of the bundle that its certificates came with
-        self._strangers = (0, 0, 0)  # second, refusals recorded in it, refusals not recorded since
+        self._strangers = Pace(most=_STRANGERS_PER_S, window_s=1)
 
     def answer(self, request: desk.FromWorker | desk.FromOperator, now: datetime) -> desk.Reply:
         """Do it; an error of the authority is an answer too."""
@@ -158,7 +159,7 @@ class Desk:
 
     def _enrol(self, request: desk.Enrol, now: datetime) -> desk.Reply:
         try:
-            issued = io_enrol.enrol(self._authority, request.user, request.password, request.request, now)
+            issued = io_enrol.enrol(self._authority, self.grants, request.user, request.password, request.request, now)
         except io_enrol.UnknownToken as refused:
             self._record_stranger(request.user, refused, now)
             raise
@@ -166,17 +167,11 @@ class Desk:
 
     def _record_stranger(self, user: str, refused: IssueRefused, now: datetime) -> None:
         """Anybody can be refused as often as he likes: the log must not grow with that (attack P39)."""
-        second, recorded, dropped = self._strangers
-        if second != int(now.timestamp()):
-            second, recorded = int(now.timestamp()), 0
-        if recorded < _STRANGERS_PER_S:
+        dropped = self._strangers.dropped("stranger", now)
+        if dropped is not None:
             name = "".join(c if c.isascii() and c.isprintable() else "?" for c in user[:64])
-            detail = f"{refused.detail}; {dropped} more before it" if dropped else refused.detail
-            self._authority.refuse("svc", name, IssueRefused(refused.rule, detail), now, requester=io_enrol.ENROL)
-            recorded, dropped = recorded + 1, 0
-        else:
-            dropped += 1
-        self._strangers = (second, recorded, dropped)
+            refused = IssueRefused(refused.rule, told(refused.detail, dropped))
+            self._authority.refuse("svc", name, refused, now, requester=ENROL)
 
     def _issue(self, request: desk.Issue, now: datetime) -> desk.Reply:
         try:

@@ -26,14 +26,13 @@ from pki.io_create import spki_sha256
 from pki.io_record import Issuance, Token
 from pki.issue import LEAF_LIFE, LEAF_LIFE_MIN, IssueRequest, IssuerRole, check_life, leaf_names, renew_at, split_hosts
 from pki.profile import PARSE_ERRORS, unwarned
+from pki.refusals import ENROL, LISTENER
 from pki.spiffe import ROLES, SpiffeId
 
 TOKEN_TTL = timedelta(minutes=10)
 TOKEN_TTL_MAX = timedelta(days=1)
 RENEWALS_PER_HOUR = 20
 """Of one identity with as many instances; who needs more has a loop, or stole a worker (attack P39)."""
-ENROL = "est-enrol"
-_LISTENER = "est-listener"
 
 
 class UnknownToken(IssueRefused):
@@ -82,12 +81,13 @@ def make_token(
     return text, expires_at
 
 
-def enrol(authority: Authority, user: str, password: str, request: bytes, now: datetime) -> Issued:
+def enrol(authority: Authority, grants: Grants, user: str, password: str, request: bytes, now: datetime) -> Issued:
     """A certificate for who shows a token. `user`: empty, or the name that the token is for.
 
     Raises:
         UnknownToken: it does not exist, or is for another name (not recorded: anybody can ask that).
-        IssueRefused: rule `token` when it was spent or has expired; else as `Authority.issue`.
+        IssueRefused: rule `token` when it was spent or has expired; `unknown-service` when the service is not granted any
+            more, the token then stays good; else as `Authority.issue`.
         CsrRejected: the request is bad; the token stays good.
         NotRecorded, SelfCheckFailed: nothing was handed out.
     """
@@ -97,9 +97,14 @@ def enrol(authority: Authority, user: str, password: str, request: bytes, now: d
     if token is None or user not in ("", token.name):
         raise UnknownToken("token", "the token is not known, or is for another name")
     role: IssuerRole = token.role  # type: ignore[assignment]  # only `make_token` writes it
-    key = _key(authority, request, role, token.name, token.dns, ENROL, now)
+    try:
+        dns = _granted(grants, role, token.name, token.dns)
+    except IssueRefused as refused:
+        authority.refuse_from_afar(role, token.name, refused, now, requester=ENROL)
+        raise
+    key = _key(authority, request, role, token.name, dns, ENROL, now)
     life = timedelta(seconds=token.life_s)
-    wish = IssueRequest(role, token.name, key, token.dns, life=life, requester=ENROL, token_sha256=token.sha256)
+    wish = IssueRequest(role, token.name, key, dns, life=life, requester=ENROL, token_sha256=token.sha256)
     return authority.issue(wish, now)
 
 
@@ -120,7 +125,7 @@ def renew(authority: Authority, grants: Grants, certificate: bytes, request: byt
     try:
         dns = _allowed(authority, grants, held, certificate, now)
     except IssueRefused as refused:
-        authority.refuse(role, held.name, refused, now, requester=RENEWAL)
+        authority.refuse_from_afar(role, held.name, refused, now, requester=RENEWAL)
         raise
     key = _key(authority, request, role, held.name, held.names[1:], RENEWAL, now)
     return authority.issue(IssueRequest(role, held.name, key, dns, life=life, requester=RENEWAL), now)
@@ -154,13 +159,13 @@ def enrol_listener(
         _check_good(held, now)
         if not hosts:
             raise IssueRefused("hosts", "the gateway with the authority certifies no host of a public listener")
-        _check_rate(authority, "edge", name, _LISTENER, now)
+        _check_rate(authority, "edge", name, LISTENER, now)
     except IssueRefused as refused:
-        authority.refuse("edge", name, refused, now, requester=_LISTENER)
+        authority.refuse_from_afar("edge", name, refused, now, requester=LISTENER)
         raise
-    key = _key(authority, request, "edge", name, hosts, _LISTENER, now)
+    key = _key(authority, request, "edge", name, hosts, LISTENER, now)
     dns, ips = split_hosts(hosts)
-    return authority.issue(IssueRequest("edge", name, key, dns, ips, requester=_LISTENER), now)
+    return authority.issue(IssueRequest("edge", name, key, dns, ips, requester=LISTENER), now)
 
 
 def saw_bundle(authority: Authority, certificate: bytes, sequence: int, now: datetime) -> None:
@@ -202,13 +207,17 @@ def _allowed(
     if now < due and held.issuer_sha256 == active:
         raise IssueRefused("not-due", f"renew from {due.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
     _check_rate(authority, held.role, held.name, RENEWAL, now)
-    names = held.names[1:]
-    if held.role != "svc":
+    return _granted(grants, held.role, held.name, held.names[1:])
+
+
+def _granted(grants: Grants, role: str, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of an identity's DNS names that services.yaml grants now. Raises: IssueRefused."""
+    if role != "svc":
         return names
-    granted = grants.services.get(held.name)
+    granted = grants.services.get(name)
     if granted is None:
-        raise IssueRefused("unknown-service", f"{held.name} is not granted any more")
-    return tuple(name for name in names if name in granted)
+        raise IssueRefused("unknown-service", f"{name} is not granted any more")
+    return tuple(each for each in names if each in granted)
 
 
 def _check_good(held: Issuance, now: datetime) -> None:
@@ -238,7 +247,7 @@ def _key(
     try:
         return csr.public_key(request, names=[identity, name, *dns])
     except CsrRejected as rejected:
-        authority.refuse(role, name, IssueRefused(rejected.rule, rejected.detail), now, requester=requester)
+        authority.refuse_from_afar(role, name, IssueRefused(rejected.rule, rejected.detail), now, requester=requester)
         raise
 
 

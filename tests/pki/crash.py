@@ -51,7 +51,9 @@ class opened:
     def __init__(self, state: Path) -> None:
         self.authority = Authority.open(state / "ca", Passphrases(state / "ca"), now=NOW, lock_wait_s=0)
         self.publisher = Publisher(self.authority, state / "status")
-        self.desk = Desk(self.authority, Passphrases(state / "ca"), self.publisher, Grants({}))
+        self.desk = Desk(
+            self.authority, Passphrases(state / "ca"), self.publisher, Grants({"orders": ("orders.internal",)})
+        )
 
     def __enter__(self) -> opened:
         return self

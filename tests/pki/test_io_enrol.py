@@ -55,7 +55,7 @@ def issued_names(authority: Authority, now: datetime) -> list[tuple[str, str]]:
 def test_a_token_gives_what_it_was_made_for_and_its_names_are_not_the_requests(
     authority: Authority, now: datetime, role: IssuerRole, name: str
 ) -> None:
-    issued = enrol(authority, name, token_for(authority, now, name, role), request(), now)
+    issued = enrol(authority, GRANTS, name, token_for(authority, now, name, role), request(), now)
     dns = ("orders.internal",) if role == "svc" else ()
     assert issued.names == (f"spiffe://mesh.internal/{role}/{name}", *dns)
 
@@ -64,22 +64,62 @@ def test_P31_a_token_is_spent_with_the_issuance_that_records_it(
     authority: Authority, state: Path, now: datetime
 ) -> None:
     token = token_for(authority, now)
-    enrol(authority, "", token, request(), now)
+    enrol(authority, GRANTS, "", token, request(), now)
     with pytest.raises(IssueRefused, match="token"):
-        enrol(authority, "", token, request(), now)
+        enrol(authority, GRANTS, "", token, request(), now)
     assert issued_names(authority, now) == [("svc", "orders")]
     assert (last(state)["event.action"], last(state)["event.reason"]) == ("pki.refused", "token")
+
+
+def test_P32_a_token_gives_what_is_granted_when_it_is_shown(authority: Authority, state: Path, now: datetime) -> None:
+    token = token_for(authority, now)
+    with pytest.raises(IssueRefused, match="unknown-service"):
+        enrol(authority, Grants({}), "", token, request(), now)
+    assert (last(state)["event.reason"], issued_names(authority, now)) == ("unknown-service", [])
+    issued = enrol(authority, Grants({"orders": ()}), "", token, request(), now)
+    assert issued.names == ("spiffe://mesh.internal/svc/orders",)
+
+
+def test_P38_a_certificate_with_the_serial_of_another_is_not_that_other(
+    authority: Authority, state: Path, now: datetime
+) -> None:
+    """Who ends the connections could show any bytes: only those that were issued count."""
+    held = enrol(authority, GRANTS, "", token_for(authority, now), request(), now)
+    other = bytearray(held.leaf)
+    other[-1] ^= 1
+    with pytest.raises(IssueRefused, match="unknown"):
+        renew(authority, GRANTS, bytes(other), request(), now + HOURS_17)
+    assert len(issued_names(authority, now)) == 1
+
+
+def test_P39_who_is_refused_all_the_time_does_not_fill_the_log(
+    authority: Authority, state: Path, now: datetime
+) -> None:
+    token = token_for(authority, now)
+    held = enrol(authority, GRANTS, "", token, request(), now).leaf
+    before = len(LogReader(state / "ca" / "log").latest(10_000))
+    for _ in range(30):
+        with pytest.raises(IssueRefused, match="token"):
+            enrol(authority, GRANTS, "", token, request(), now)
+        with pytest.raises(IssueRefused, match="not-due"):
+            renew(authority, GRANTS, held, request(), now)
+        with pytest.raises(CsrRejected):
+            enrol(authority, GRANTS, "", token, b"", now)
+    assert len(LogReader(state / "ca" / "log").latest(10_000)) - before == 30
+    with pytest.raises(IssueRefused, match="not-due"):
+        renew(authority, GRANTS, held, request(), now + timedelta(minutes=1))
+    assert str(last(state)["error.message"]).endswith("; 20 more before it")
 
 
 def test_P32_P33_a_token_of_another_name_or_past_its_end_gives_nothing(authority: Authority, now: datetime) -> None:
     token = token_for(authority, now)
     with pytest.raises(IssueRefused, match="token"):
-        enrol(authority, "pay", token, request(), now)
+        enrol(authority, GRANTS, "pay", token, request(), now)
     with pytest.raises(IssueRefused, match="token"):
-        enrol(authority, "orders", token, request(), now + TTL)
+        enrol(authority, GRANTS, "orders", token, request(), now + TTL)
     for stranger in ("", "x", token[:-1] + ("A" if token[-1] != "A" else "B")):
         with pytest.raises(IssueRefused, match="token"):
-            enrol(authority, "orders", stranger, request(), now)
+            enrol(authority, GRANTS, "orders", stranger, request(), now)
     assert issued_names(authority, now) == []
 
 
@@ -89,9 +129,9 @@ def test_P34_a_request_for_more_is_refused_and_the_token_stays_good(
     token = token_for(authority, now)
     for bad in (request(names=["pay.internal"]), request(cn="pay"), request() + b"x", b"\x30\x00"):
         with pytest.raises(CsrRejected):
-            enrol(authority, "orders", token, bad, now)
+            enrol(authority, GRANTS, "orders", token, bad, now)
         assert last(state)["event.action"] == "pki.refused"
-    assert enrol(authority, "orders", token, request(names=["orders.internal"], cn="orders"), now).number > 0
+    assert enrol(authority, GRANTS, "orders", token, request(names=["orders.internal"], cn="orders"), now).number > 0
 
 
 def test_a_token_is_in_the_record_by_its_digest_only(authority: Authority, state: Path, now: datetime) -> None:
@@ -202,7 +242,7 @@ def test_P36_a_compromised_key_is_not_certified_again(authority: Authority, now:
     with pytest.raises(IssueRefused, match="compromised"):
         authority.issue(replace(wish, life=timedelta(hours=1)), now)
     with pytest.raises(PkiError, match="compromised"):
-        enrol(authority, "", token_for(authority, now), request(key), now)
+        enrol(authority, GRANTS, "", token_for(authority, now), request(key), now)
 
 
 def test_who_was_given_which_bundle(authority: Authority, now: datetime) -> None:

@@ -16,7 +16,7 @@ from pki.bundle import Bundle
 from pki.crl import REASONS
 from pki.errors import AuthorityLocked, IssueRefused, SvidRejected
 from pki.io_authority import Authority, Issued
-from pki.io_enrol import enrol, make_token
+from pki.io_enrol import Grants, enrol, make_token
 from pki.io_keys import Passphrases, make_ec
 from pki.io_status import Publisher
 from pki.issue import IssueRequest
@@ -110,7 +110,7 @@ def test_one_serial_or_all_and_the_tokens_with_them(authority: Authority, now: d
     assert revoke(authority, now) == [two.serial]
     assert revoke(authority, now) == []
     with pytest.raises(IssueRefused, match="token"):
-        enrol(authority, "", token, request(), now)
+        enrol(authority, Grants({"orders": ("orders.internal",)}), "", token, request(), now)
 
 
 def test_what_cannot_be_revoked_is_said(authority: Authority, now: datetime) -> None:
