@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from pki import io_status
 from pki.errors import CsrRejected, IssueRefused, PkiError
 from pki.io_authority import Authority, Issued
-from pki.io_enrol import RENEWALS_PER_HOUR, Grants, enrol, make_token, renew, saw_bundle
+from pki.io_enrol import RENEWALS_PER_HOUR, Grants, enrol, enrol_listener, make_token, renew, saw_bundle
 from pki.io_keys import Passphrases, make_ec
 from pki.issue import IssueRequest, IssuerRole
 from pki.tlog.io_reader import LogReader
@@ -90,6 +90,18 @@ def test_P38_a_certificate_with_the_serial_of_another_is_not_that_other(
     with pytest.raises(IssueRefused, match="unknown"):
         renew(authority, GRANTS, bytes(other), request(), now + HOURS_17)
     assert len(issued_names(authority, now)) == 1
+
+
+@pytest.mark.parametrize(("role", "name"), [("svc", "orders"), ("op", "alice")])
+def test_P10_only_a_gateway_has_a_certificate_for_the_public_hosts(
+    authority: Authority, state: Path, now: datetime, role: IssuerRole, name: str
+) -> None:
+    """The authority's own look: whoever carries the request may be mistaken about who asks."""
+    held = enrol(authority, GRANTS, "", token_for(authority, now, name, role), request(), now)
+    with pytest.raises(IssueRefused, match="role"):
+        enrol_listener(authority, ("localhost",), held.leaf, request(), now)
+    assert (last(state)["event.action"], last(state)["event.reason"]) == ("pki.refused", "role")
+    assert issued_names(authority, now) == [(role, name)]
 
 
 def test_P39_who_is_refused_all_the_time_does_not_fill_the_log(
