@@ -32,6 +32,7 @@ from tests.campaigns import (
     testssl,
     websocket,
 )
+from tests.campaigns.flood_attacks import ATTACKS
 from tests.campaigns.fuzz_targets import TARGETS
 from tests.e2e import tamper
 from tests.edge.audit import kill
@@ -167,10 +168,10 @@ def run_slow(directory: Path, count: int, seed: int) -> str:
     return str(slow.campaign(directory / "edge", count, Deadlines()))
 
 
-def run_flood(directory: Path, count: int, seed: int) -> str:
-    """Each flood for so many seconds: cut with its code, memory bounded, a second client served as beside valid load."""
+def run_flood(directory: Path, count: int, seed: int, only: str = "") -> str:
+    """Each flood (`flood [PREFIX] SECONDS`): cut with its code, memory bounded, others served as beside valid load."""
     del seed
-    outcomes = flood.campaign(directory / "edge", count)
+    outcomes = flood.campaign(directory / "edge", count, [name for name in ATTACKS if name.startswith(only)])
     faults = {outcome.attack: outcome.faults() for outcome in outcomes if outcome.faults()}
     assert not faults, faults
     return f"{len(outcomes)} floods, no fault"
@@ -241,6 +242,8 @@ def main(arguments: list[str]) -> int:
             print(f"targets: {' '.join(TARGETS)}")
             return 2
         work = partial(run_fuzz, only=only)
+    elif arguments[0] == "flood" and len(arguments) > 1 and not arguments[1].isdigit():
+        work = partial(run_flood, only=arguments.pop(1))
     count = int(arguments[1]) if len(arguments) > 1 else count
     seed = int(arguments[2]) if len(arguments) > 2 else time.time_ns() % 1_000_000
     began = time.monotonic()
