@@ -175,12 +175,14 @@ class Stream:
         """The stream is closed: by the client, or for what it did."""
         if self.is_over:
             return
+        handler = self._handler
         self._leave()
-        if self._handler is not None:
-            self._handler.on_gone()
+        if handler is not None:
+            handler.on_gone()
 
     def _leave(self) -> None:
         self.is_over = True
+        self._handler = self._exchange = None
         self._pieces = []
         self._block = None
         self._body_deadline_s = 0.0
@@ -221,6 +223,7 @@ class Stream:
             self._wire.push(self)
         else:
             self.is_over = True
+            self._handler = self._exchange = None
 
     def send_continue(self) -> None:
         if not self.is_over:
@@ -292,6 +295,7 @@ class Stream:
 
     def _finish(self) -> None:
         self.is_over = True
+        self._handler = self._exchange = None  # who refers to us: else both stay until the collector comes
         if self._held_bytes:
             self._count_held(0)
         if self._inbox:
