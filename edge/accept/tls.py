@@ -112,16 +112,17 @@ class _Accepted(_Direct):
 
     def do_handshake(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise _bare(self._failure)
         try:
             self._look()
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as exc:
-            self._failure = exc
-            if self._refused is not None:
-                self._refused(exc)
+            self._failure = _bare(exc)
+            refused, self._refused = self._refused, None
+            if refused is not None:
+                refused(exc)
             raise ssl.SSLWantReadError from exc
         self._refused = None
         del self._reader, self._incoming, self._outgoing  # nobody shakes hands twice
@@ -137,6 +138,14 @@ class _Accepted(_Direct):
         except BadHello as exc:
             self._outgoing.write(_ALERT + bytes((exc.alert,)))
             raise ssl.SSLError(str(exc)) from exc
+
+
+def _bare(error: ssl.SSLError) -> ssl.SSLError:
+    """The same error without where it came from: its frames name the session that keeps it, and a flood of failed handshakes
+    would wait for the collector with all their buffers."""
+    bare = type(error)(*error.args)
+    vars(bare).update(vars(error))  # library and reason, where OpenSSL gave them
+    return bare
 
 
 def load_chain(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -209,6 +211,24 @@ def test_a_bad_hello_gets_an_alert_and_no_handshake(flight: bytes, code: int | N
     with pytest.raises(ssl.SSLError):
         ends.server.do_handshake()
     assert ends.server.cipher() is None
+
+
+def test_a_failed_handshake_leaves_nothing_for_the_collector() -> None:
+    """A flood of them must not hold its buffers until that comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        for flight in (b"GET / HTTP/1.1\r\n\r\n", record(handshake(body(sni(b"evil.example"))))):
+            ends = Ends(client_context(), None)
+            ends.take(flight)
+            for _ in range(2):
+                with pytest.raises(ssl.SSLError):
+                    ends.server.do_handshake()
+            left = weakref.ref(ends.server)
+            del ends
+            assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_a_second_hello_that_asks_for_something_else_is_refused() -> None:
