@@ -72,20 +72,19 @@ class Heap:
         cost.
 
         The collector comes when many objects were made, however large they are: the few of a connection that failed may
-        hold a quarter of a mebibyte.
+        hold a quarter of a mebibyte. So it comes whenever much was taken.
         """
         began_ns = time.thread_time_ns()
         now_ns = time.monotonic_ns()
-        if now_ns < self._rests_until_ns:
-            return
-        self._give_back()
-        self._rests_until_ns = now_ns + _SHARE * (time.thread_time_ns() - began_ns)
-
-    def _give_back(self) -> None:
         self._collected_bytes = min(self._collected_bytes, _resident_bytes())
         if _resident_bytes() - self._collected_bytes > WASTE_BYTES:
             gc.collect()
             self._collected_bytes = _resident_bytes()
+        elif now_ns >= self._rests_until_ns:
+            self._look_and_trim()
+            self._rests_until_ns = now_ns + _SHARE * (time.thread_time_ns() - began_ns)
+
+    def _look_and_trim(self) -> None:
         if self._look is None or self._trim is None:
             return
         free_bytes: int = self._look().fordblks
