@@ -213,6 +213,8 @@ def _passphrase_file(path: Path, forbidden: int = _PRIVATE) -> bytes:
 
 
 def _passphrase_descriptor(descriptor: int) -> bytes:
+    if not 0 <= descriptor < 1 << 31:
+        raise AuthorityLocked(f"descriptor {descriptor}: there is none of that number")
     try:
         with open(descriptor, "rb", closefd=False) as stream:
             text = stream.read(_MAX_PASSPHRASE_BYTES + 2)

@@ -207,7 +207,8 @@ def test_exit_4_wrong_passphrase_open_files_missing_authority(run: Run, home: Pa
     wrong.write_text("wrong\n")
     wrong.chmod(0o600)
     assert run("orders", "--passphrase-file", wrong) == 4
-    assert run("orders", "--passphrase-fd", "999") == 4
+    for descriptor in ("999", "-1", str(1 << 40)):
+        assert run("orders", "--passphrase-fd", descriptor) == 4
     (home / "state" / "ca" / "issuing.passphrase").chmod(0o644)
     assert run("orders") == 4
     (home / "state" / "ca" / "issuing.passphrase").unlink()
