@@ -6,7 +6,7 @@ again and again. A crash anywhere is resumed by the same call: what was made sin
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from cryptography import x509
@@ -48,10 +48,11 @@ def begin(authority: Authority, publisher: Publisher, passphrases: Passphrases, 
         raise IssueRefused("rotation", f"a rotation of the {found.kind} is {found.stage}; it must end first")
     keyring = Keyring.open(authority.directory / "root.key", passphrases.find("root"))
     keyring.ec_key(key_name("root", authority.roots[0]))  # a wrong passphrase shows before anything is written
-    rotating = found or Rotation(kind, "making", int(now.timestamp()))
+    rotating = found or Rotation(kind, "making", _after_all(authority, now))
     _write(authority, rotating)
+    made_at = max(now, datetime.fromtimestamp(rotating.started_at, UTC))
     if kind == "root" and not _new(authority.roots, rotating):
-        root, root_key = make_root(authority.trust_domain, now)
+        root, root_key = make_root(authority.trust_domain, made_at)
         raw = keyring.with_key(key_name("root", root), root_key)
         write_private(authority.directory / "root.key", raw, replace=True)
         # Before the new root is one: the only moment at which both keys are at hand for certain.
@@ -65,7 +66,7 @@ def begin(authority: Authority, publisher: Publisher, passphrases: Passphrases, 
         if not _new(authority.signers[role], rotating):
             key = make_ec("p256")
             space = None if role == "status" else authority.space(role)
-            certificate = sign_signer(role, key, signing, signing_key, space, authority.record, now)
+            certificate = sign_signer(role, key, signing, signing_key, space, authority.record, made_at)
             authority.add_key(role, certificate, key)
             authority.set_signers(role, (*authority.signers[role], certificate))
     publisher.publish(now)
@@ -135,6 +136,14 @@ def _stage(authority: Authority, rotating: Rotation, now: datetime) -> Rotation:
 
 def _write(authority: Authority, rotating: Rotation) -> None:
     write_private(authority.directory / _FILE, msgspec.json.encode(rotating) + b"\n", replace=True)
+
+
+def _after_all(authority: Authority, now: datetime) -> int:
+    """The second from which on what is made is new: after all there is. A rotation in the very second of the founding, or of
+    the end of another one, would else take the old ones for its own, make nothing, and be done."""
+    there = (*authority.roots, *(each for role in SIGNER_ROLES for each in authority.signers[role]))
+    newest = max(each.not_valid_before_utc for each in there) + BACKDATE
+    return max(int(now.timestamp()), int(newest.timestamp()) + 1)
 
 
 def _new(certificates: tuple[x509.Certificate, ...], rotating: Rotation) -> tuple[x509.Certificate, ...]:

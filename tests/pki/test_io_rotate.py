@@ -18,7 +18,7 @@ from pki.io_desk import Desk
 from pki.io_enrol import Grants, renew
 from pki.io_keys import Passphrases, make_ec
 from pki.io_status import Publisher, trusted
-from pki.issue import SIGNER_ROLES, UPSTREAM_ROLES
+from pki.issue import BACKDATE, SIGNER_ROLES, UPSTREAM_ROLES
 from pki.revocation import RevocationSet
 from pki.rotation import Kind
 from pki.succession import bundle_of, followed, number_of
@@ -116,6 +116,17 @@ def test_each_part_of_the_beginning_is_made_once_however_often_it_is_cut_short(
     begin(authority, publisher, state, "root", now + timedelta(seconds=5))
     assert [len(authority.signers[role]) for role in SIGNER_ROLES] == [2] * 5
     assert len(authority.roots) == 2
+
+
+@pytest.mark.parametrize("kind", ["intermediate", "root"])
+def test_a_rotation_in_the_second_of_the_founding_makes_its_own(
+    authority: Authority, publisher: Publisher, state: Path, kind: Kind
+) -> None:
+    founded = max(each[0].not_valid_before_utc for each in authority.signers.values()) + BACKDATE
+    before = {role: set(held) for role, held in authority.signers.items()}, set(authority.roots)
+    begin(authority, publisher, state, kind, founded)
+    assert all(len(set(held) - before[0][role]) == 1 for role, held in authority.signers.items())
+    assert len(set(authority.roots) - before[1]) == (kind == "root")
 
 
 def test_one_at_a_time_and_never_without_the_root(
