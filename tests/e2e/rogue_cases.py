@@ -1,4 +1,4 @@
-"""Certificates that prove nothing (attacks P01–P21), and the rule that says so: to an upstream, and to a client.
+"""Certificates that prove nothing (attacks E1, P01–P21), and the rule that says so: to an upstream, and to a client.
 
 `chain-untrusted` and `tls-handshake` are OpenSSL's refusals during the handshake; the others are those of our own profile,
 the second parser, after it. Clients are told apart more finely by OpenSSL's codes.
@@ -189,5 +189,12 @@ CASES: dict[str, Case] = {
     "P21 four megabytes": Case(extension(4 << 20, critical=False), "tls-handshake", "tls-handshake"),
     "P21 64 certificates": Case(crowd, "too-large", "too-large"),
     "P21 constraints by the thousand": Case(bomb, "chain-untrusted", "untrusted"),
+    "E1 a NUL in a DNS name": Case(leaf(dns=("orders.internal\x00.example.com",)), "chain-untrusted", "untrusted"),
+    "E1 a NUL behind the identity": Case(leaf(uris=(ORDERS + "\x00.example.com",)), "spiffe-uri", "spiffe-uri"),
+    "E1 the identity as a DNS name": Case(leaf(uris=(), dns=(ORDERS,)), "chain-untrusted", "untrusted"),
+    "E1 a name outside the constraints in capitals": Case(
+        leaf(dns=("ORDERS.EXAMPLE.COM",)), "chain-untrusted", "untrusted"
+    ),
+    "E1 a wildcard above the constraints": Case(leaf(dns=("*.com",)), "chain-untrusted", "untrusted"),
     "right in everything, signed by the thief": Case(leaf(), UNRECORDED, UNRECORDED),
 }

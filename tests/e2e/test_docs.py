@@ -149,6 +149,20 @@ def test_every_test_that_security_names_exists() -> None:
         assert not function or f"def {function}(" in source, (file, function)
 
 
+ATTACKS = {"A": 13, "B": 7, "C": 7, "D": 11, "E": 8, "P": 59}
+
+
+def test_every_attack_has_a_row_and_a_test_of_its_name() -> None:
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    named = {name.upper() for line in re.findall(r"def test_(\w+)\(", tests) for name in line.split("_")}
+    cases = set(re.findall(r'^    "([A-Z]\d+) ', tests, re.M)) | set(re.findall(r'"(P\d\d)-', tests))
+    for letter, last in ATTACKS.items():
+        for number in range(1, last + 1):
+            attack = f"P{number:02}" if letter == "P" else f"{letter}{number}"
+            assert attack in named | cases, f"no test is named after {attack}"
+            assert f"\n| {attack} |" in SECURITY, f"SECURITY.md has no row {attack}"
+
+
 def test_links_lead_somewhere() -> None:
     for document in (
         ROOT / "README.md",

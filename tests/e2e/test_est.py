@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -225,6 +226,11 @@ def test_the_spiffe_bundle_is_served_with_its_sequence(gateway: Gateway, directo
 
 
 def enrol(port: int, root: Path, credentials: str, body: bytes) -> int:
+    return int(asked_to_enrol(port, root, credentials, body).split(b" ", 2)[1])
+
+
+def asked_to_enrol(port: int, root: Path, credentials: str, body: bytes) -> bytes:
+    """The whole answer."""
     context = ssl.create_default_context(cafile=root)
     with (
         socket.create_connection(("127.0.0.1", port), 20) as raw,
@@ -239,7 +245,7 @@ def enrol(port: int, root: Path, credentials: str, body: bytes) -> int:
         answer = b""
         while part := tls.recv(1 << 16):
             answer += part
-    return int(answer.split(b" ", 2)[1])
+    return answer
 
 
 def test_P31_of_100_replays_at_once_exactly_one_has_a_certificate(gateway: Gateway, directory: Path) -> None:
@@ -279,3 +285,21 @@ def test_P32_what_is_no_token_of_that_name_gives_nothing(gateway: Gateway, direc
     root = directory / "state" / "ca" / "root.pem"
     assert enrol(gateway.ports["enrol"], root, credentials.format(token=made.text), body) == 401
     assert enrol(gateway.ports["enrol"], root, f"orders:{made.text}", body) == 200  # a failed try spends nothing
+
+
+def test_D9_an_answer_to_a_wrong_password_does_not_tell_who_exists(gateway: Gateway, directory: Path) -> None:
+    """The one place of passwords: a name without a token, one whose token waits, a token of another, none at all."""
+    waiting = token(directory)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    body = base64.b64encode(builder.sign(make_ec("p256"), SHA256()).public_bytes(Encoding.DER))
+    root, port = directory / "state" / "ca" / "root.pem", gateway.ports["enrol"]
+    wrong = waiting.text[:-1] + ("A" if waiting.text[-1] != "A" else "B")
+    tried = (f"orders:{wrong}", f"nobody:{wrong}", f"nobody:{waiting.text}", "orders:x", "nobody:")
+    answers = {without_moment(asked_to_enrol(port, root, credentials, body)) for credentials in tried}
+    (answer,) = answers
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def without_moment(answer: bytes) -> bytes:
+    """But for what differs in every answer."""
+    return re.sub(rb"(?im)^(date|x-request-id):.*\r\n", b"", answer)

@@ -200,7 +200,7 @@ def broken(signing_request: bytes) -> bytes:
     ],
     ids=["P34-a-ca", "P34-other-name", "P34-other-cn", "P35-signature", "P36-the-authority-s-key", "P36-another-s-key"],
 )
-def test_a_request_for_more_gives_nothing_and_spends_nothing_P34_P35_P36(
+def test_a_request_for_more_gives_nothing_and_spends_nothing_E2_P34_P35_P36(
     rig: Rogues, make: Callable[[Rogues], bytes], status: int, reason: str
 ) -> None:
     issue_while_serving(rig.gateway.directory, "pay")

@@ -1,4 +1,4 @@
-"""Attacks B1–B7 and C1–C7 on a real socket, over both protocols where both can say them.
+"""Attacks B1–B7, C1–C7 and E8 on a real socket, over both protocols where both can say them.
 
 Each is held to three things: what the client got, that the upstream saw nothing it should not, and the reason in the log.
 More of the same by protocol is in `test_smuggling`, `test_http1`, `test_http2` and `test_streams`.
@@ -230,3 +230,32 @@ def test_C7_early_data_is_not_taken(rig: Rig, tmp_path: Path) -> None:
     assert again.stdout.count(b"HTTP/1.1 200 OK\r\n") <= 1
     with Client(rig.gateway) as other:
         assert other.send(GET).answer().status == 200
+
+
+# -- E: the log ----------------------------------------------------------------------------------------
+
+
+def test_E8_what_a_client_writes_makes_no_leaf_and_no_member_of_one(rig: Rig, speaker: Speaker) -> None:
+    """Nor does a secret get in: of what was passed, of what was refused, and of what was never a request."""
+    forged = b'","event.outcome":"success"}{"forged":"'
+    encoded = b"".join(b"%%%02x" % byte for byte in b'\r\n{"forged":1}')
+    said: Fields = [
+        (b"user-agent", forged + "\u2028".encode()),
+        (b"referer", forged),
+        (b"cookie", b"forged=secret"),
+        (b"authorization", b"Bearer forged-secret"),
+        (b"x-request-id", forged),
+        (b"traceparent", forged),
+    ]
+    told = b"/orders/%22,%22policy.ids%22:%22x"
+    asked = ((told + b"?forged", 200), (b"/orders/" + encoded, 400), (b"/nowhere?" + b"forged" * 99, 404))
+    before = len(rig.leaves())
+    for path, status in asked:
+        answer = speaker.ask("GET", path, said)
+        assert answer.status == status
+        leaf = rig.record(answer.fields["x-request-id"])
+        assert leaf["event.outcome"] == ("success" if status == 200 else "failure")
+    leaves = rig.leaves()[before:]
+    assert len(leaves) == len(asked)
+    assert (leaves[0]["url.path"], leaves[0]["policy.ids"]) == (told.decode(), ["anybody"])
+    assert not [leaf for leaf in leaves if any(word in str(leaf) for word in ("forged", "secret", "Bearer"))]

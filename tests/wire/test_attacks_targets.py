@@ -1,4 +1,4 @@
-"""Attacks A1–A13: policy would see another request than the backend. On a real socket, over both protocols.
+"""Attacks A1–A13, E5: policy, backend or browser would see another request. On a real socket, over both protocols.
 
 Each is held to three things: what the client got, that the upstream saw nothing it should not, and the reason in the log.
 """
@@ -164,3 +164,17 @@ def test_A13_no_method_or_agent_is_let_past(rig: Rig, speaker: Speaker) -> None:
         rig.upstream.clear()
         assert speaker.ask(fields=[(name, b"DELETE")]).status == 200
         assert b"DELETE" not in rig.upstream.seen
+
+
+@pytest.mark.parametrize("path", [b"//evil.example", b"/%2f%2fevil.example/..", b"/\\evil.example", b"/%5cevil.example",
+                                  b"/nowhere/", b"/orders/..//evil.example", b"/?to=https://evil.example"])  # fmt: skip
+def test_E5_the_gateway_points_nowhere(rig: Rig, speaker: Speaker, path: bytes) -> None:
+    """No answer of its own is a redirect, whatever a client says of the way it came."""
+    said: Fields = [
+        (name, b"//evil.example") for name in (b"x-forwarded-host", b"x-forwarded-prefix", b"x-original-url")
+    ]
+    answer = speaker.ask("GET", path, fields=said)
+    assert answer.status in (400, 404)
+    judged(rig, answer, answer.status, {400: "malformed-request", 404: "no-route"}[answer.status])
+    assert not {"location", "refresh", "content-location"} & set(answer.fields)
+    assert b"evil" not in answer.body

@@ -76,6 +76,26 @@ def test_P52_pattern_matches_whole_segments_only(pattern: str, matching_paths: l
 
 
 @pytest.mark.parametrize(
+    ("pattern", "others"),
+    [
+        ("/orders.json", ["/ordersXjson", "/orders-json"]),
+        ("/orders.+", ["/orders.x", "/ordersxx", "/orders."]),
+        ("/(orders|pay)", ["/orders", "/pay"]),
+        ("/[a-z]", ["/a"]),
+        ("/orders$", ["/orders"]),
+        ("/`x`", ["/x"]),
+        ("/$1", ["/1", "/"]),
+    ],
+)
+def test_E6_marks_of_other_pattern_languages_are_text(pattern: str, others: list[str]) -> None:
+    routes = [route("r", pattern)]
+    assert match(routes, pattern).route is routes[0]
+    for path in others:
+        with pytest.raises(RouteNotFound):
+            match(routes, path)
+
+
+@pytest.mark.parametrize(
     ("path", "name"),
     [
         ("/a/b", "literal"),
