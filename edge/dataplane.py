@@ -108,7 +108,7 @@ class DataPlane:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1002})
         elif self._health is not None and scope["method"] in ("GET", "HEAD") and scope["path"] in _HEALTH:
-            await _tell(self._health, str(scope["path"]), send)
+            await _tell(self._health, str(scope["path"]), self._front.date_line(), send)
         else:
             await self._walk(scope, receive, send)
 
@@ -135,7 +135,7 @@ class DataPlane:
             call.check_deadline(now_s)
 
 
-async def _tell(health: Health, path: str, send: Send) -> None:
+async def _tell(health: Health, path: str, date_line: bytes, send: Send) -> None:
     failing: list[str] = []
     if path != "/healthz" and not health.is_serving():
         failing = ["starting"]
@@ -145,6 +145,7 @@ async def _tell(health: Health, path: str, send: Send) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
+        (b"date", date_line[6:-2]),
         (b"content-length", b"%d" % len(body)),
     ]
     await send({"type": "http.response.start", "status": 503 if failing else 200, "headers": headers})

@@ -3,6 +3,8 @@
 `Plain` gives the data plane what `hypercorn_stream.Stream` gives it on the hardened connections, as far as such a server can
 tell: raw path and raw fields are taken, never its decoded reading. Its first event is awaited before anything is decided,
 because only that says whether a body comes. It serves the admin listener, on loopback; nothing public is served this way.
+
+Hypercorn would change to its own HTTP/2 for whoever asks for `h2c`, or begins with its preface: `keep_to_http1` ends that.
 """
 
 from __future__ import annotations
@@ -11,11 +13,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import hypercorn.protocol
+from hypercorn.protocol.h11 import H11Protocol
+
 from edge.accept.peer import prefix_of
 from edge.model.http import RawField
 from edge.model.identity import Peer
 
 Receive = Callable[[], Awaitable[Any]]
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 to the end of the connection. The HTTP/2 behind it is not `hypercorn_h2`: none of its budgets hold there, and
+    nobody needs it without TLS (attacks C3, C4). A wish for `h2c` is ignored (RFC 9110 §7.8), the preface is no request."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        """Nothing is looked for."""
+
+
+def keep_to_http1() -> None:
+    """What Hypercorn serves without TLS in this process stays HTTP/1.1."""
+    vars(hypercorn.protocol)["H11Protocol"] = Http1
 
 
 class Plain:

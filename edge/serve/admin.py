@@ -1,6 +1,7 @@
 """The admin listener: Hypercorn in the worker's own loop, on a socket the supervisor made.
 
-Only Hypercorn's public `serve` is used, with the socket passed by number. It never sees a byte of the public listener.
+Of Hypercorn its public `serve` is used, with the socket passed by number and a protocol that cannot be changed
+(`accept/hypercorn_scope`). It never sees a byte of the public listener.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from edge.accept.hypercorn_scope import keep_to_http1
+
 _BACKLOG = 128
 
 
@@ -20,6 +23,7 @@ class Admin:
 
     def __init__(self, app: Any, sock: socket.socket) -> None:
         """`sock` becomes Hypercorn's. It listens from here on: a connection made before the task runs waits its turn."""
+        keep_to_http1()
         sock.listen(_BACKLOG)
         self._stop = asyncio.Event()
         config = Config()
@@ -28,6 +32,7 @@ class Admin:
         config.accesslog = None
         config.errorlog = None
         config.include_server_header = False
+        config.include_date_header = False  # the application says it
         config.graceful_timeout = 0.5
         config.keep_alive_timeout = 5.0
         config.h11_max_incomplete_size = 16 << 10

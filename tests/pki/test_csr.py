@@ -99,6 +99,11 @@ def test_what_is_no_request_is_refused(pem: bytes) -> None:
     assert rule_of(pem + b"#" * (16 << 10)) == "csr-malformed"
 
 
+def test_a_request_is_bounded_before_it_is_read_E2() -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("orders.internal")] * 1000)
+    assert rule_of(make(lambda b: b.add_extension(names, critical=False))) == "csr-malformed"
+
+
 def test_P34_a_version_that_there_is_not_is_no_way_out() -> None:
     """The library's own error for it is no ValueError; in the authority's process it would be the end of that."""
     der = bytearray(x509.load_pem_x509_csr(make()).public_bytes(Encoding.DER))

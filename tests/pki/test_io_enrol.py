@@ -104,6 +104,22 @@ def test_P10_only_a_gateway_has_a_certificate_for_the_public_hosts(
     assert issued_names(authority, now) == [(role, name)]
 
 
+def test_a_gateway_that_is_out_gets_no_listener_s_certificate_and_a_good_one_not_without_end_E2_P37_P39(
+    authority: Authority, now: datetime
+) -> None:
+    good = enrol(authority, GRANTS, "", token_for(authority, now, "edge-b", "gw"), request(), now).leaf
+    bad = enrol(authority, GRANTS, "", token_for(authority, now, "edge-c", "gw"), request(), now).leaf
+    with pytest.raises(IssueRefused, match="expired"):
+        enrol_listener(authority, ("localhost",), bad, request(), now + timedelta(hours=24))
+    io_status.revoke(authority, "gw", "edge-c", now, reason="superseded", serial=None, requester="test")
+    with pytest.raises(IssueRefused, match="revoked"):
+        enrol_listener(authority, ("localhost",), bad, request(), now)
+    for _ in range(RENEWALS_PER_HOUR):
+        enrol_listener(authority, ("localhost",), good, request(), now)
+    with pytest.raises(IssueRefused, match="too-many"):
+        enrol_listener(authority, ("localhost",), good, request(), now)
+
+
 def test_P39_who_is_refused_all_the_time_does_not_fill_the_log(
     authority: Authority, state: Path, now: datetime
 ) -> None:

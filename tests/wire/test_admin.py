@@ -73,3 +73,21 @@ def test_everything_else_is_refused_E6(
 
 def test_one_s_own_origin_passes(client: PlainClient) -> None:
     assert client.send(get(b"/v1/routes", b"Origin: http://localhost")).answer().status == 200
+
+
+@pytest.mark.parametrize("host", [b"localhost", b"evil.example"])
+def test_nobody_changes_the_protocol_C3(client: PlainClient, host: bytes) -> None:
+    """HTTP/2 without TLS would be Hypercorn's own, with none of the budgets that ours has."""
+    wish = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
+    answer = client.send(get(b"/v1/status", *wish, host=host)).answer()
+    assert answer.status == (200 if host == b"localhost" else 421)
+
+
+def test_http_2_that_nobody_agreed_on_is_refused_C3(rig: Rig, client: PlainClient) -> None:
+    answer = client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))).answer()
+    assert (answer.status, answer.reason) == (400, "malformed-request")
+
+
+@pytest.mark.parametrize("path", [b"/v1/status", b"/healthz", b"/nothing"])
+def test_the_time_is_told_once(client: PlainClient, path: bytes) -> None:
+    assert client.send(get(path)).answer().fields["date"].count("GMT") == 1

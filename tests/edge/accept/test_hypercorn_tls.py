@@ -18,10 +18,12 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 
 from edge.accept.hypercorn_h2 import EdgeH2, UnmeasuredConnection, UnmeasuredStream
+from edge.accept.hypercorn_scope import Http1
 from edge.accept.hypercorn_stream import STATE, Buffer, Stream, Tasks, stream_of
 from edge.accept.hypercorn_tls import Server, hypercorn_config
 from edge.model.identity import Peer
@@ -60,6 +62,7 @@ def test_the_minor_is_the_one_that_is_pinned() -> None:
         (Buffer, StreamBuffer),
         (Tasks, TaskGroup),
         (Server, TCPServer),
+        (Http1, H11Protocol),
         (UnmeasuredStream, H2Stream),
         (UnmeasuredConnection, H2Connection),
     ],
@@ -78,6 +81,7 @@ def test_what_we_replace_is_still_there_under_its_name(ours: type, theirs: type)
         Buffer: {"push", "pop"},
         Tasks: {"spawn_app"},
         Server: {"run", "protocol_send"},
+        Http1: {"_check_protocol"},
         UnmeasuredStream: {"_initialize_content_length", "_track_content_length"},
         UnmeasuredConnection: {"_begin_new_stream"},
     }

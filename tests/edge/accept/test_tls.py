@@ -16,7 +16,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge.accept.tls import Pair, Shown, public_context, upstream_context
+from edge.accept.tls import Pair, Shown, anonymous_context, control_context, public_context, upstream_context
 from tests.edge.accept.test_client_hello import alpn, body, handshake, record, sni
 
 HOSTS = ("a.example", "b.example", "c.example")
@@ -308,6 +308,21 @@ def test_neither_side_writes_a_key_log_though_the_environment_names_one_P47(
     assert [context.keylog_filename for context in contexts] == [None, None]
     Ends(client_context(), "a.example", contexts[0]).shake()
     assert not keys.exists()
+
+
+def test_no_context_renegotiates_or_compresses_and_between_us_all_is_proven_P42_E1() -> None:
+    own, bundle = pair("a.example"), authority().cert_pem.bytes()
+    between = (
+        upstream_context(own.chain_pem, own.key_pem, bundle),
+        anonymous_context(bundle),
+        control_context(own, bundle),
+    )
+    for context in (server(), control_context(own, None), *between):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert context.options & ssl.OP_NO_COMPRESSION
+    for context in between:
+        assert (context.verify_mode, context.minimum_version) == (ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_3)
+        assert context.verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_pairs_that_do_not_belong_together_are_told_at_load_P22() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge.authn.method import NOT_PRESENT, Materials
 from edge.authn.mtls import ClientTrust, MtlsMethod
@@ -78,6 +79,7 @@ def test_where_nobody_is_trusted_nothing_is_present(forge: Forge) -> None:
         (Sketch(uris=("spiffe://mesh.internal/other",)), "role-issuer"),
         (Sketch(uris=()), "spiffe-uri"),
         (Sketch(usages=None), "extended-key-usage"),
+        (Sketch(usages=(ExtendedKeyUsageOID.SERVER_AUTH,)), "extended-key-usage"),  # P10, E1
         (Sketch(not_after=NOW - timedelta(seconds=1)), "expired"),
         (Sketch(not_before=NOW + timedelta(hours=1)), "not-yet-valid"),
     ],

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
-from datetime import timedelta
-from pathlib import Path
-from random import Random
 
 import pytest
 
-from edge.accept.tls import anonymous_context
 from edge.errors import (
     Shedding,
     UpstreamIdentityRejected,
@@ -23,17 +15,9 @@ from edge.errors import (
     UpstreamUnreachable,
 )
 from edge.forward.balance import DEFAULT, BalanceSettings
-from edge.forward.fleet import Fleet
-from edge.forward.io_pool import MAX_IDLE_PER_KEY, Pinned, Pool
-from edge.forward.io_proof import UpstreamTrust
-from edge.registry.roster import Roster
-from pki.spiffe import SpiffeId
-from pki.svid import VerifiedSvid
-from tests.e2e.outside import NOW, ROOT
-from tests.e2e.rogue import Rogue
-from tests.edge.forward.house import ID, QUICK, A, B, upstream
+from edge.forward.io_pool import MAX_AGE_S, MAX_IDLE_PER_KEY, MAX_IDLE_S, Pinned, Pool
+from tests.edge.forward.house import QUICK, A, B, upstream
 from tests.edge.forward.pools import OK, Dialling, Listener, answer
-from tests.edge.forward.test_io_insist import context_of
 
 # -- where to ----------------------------------------------------------------------------------------
 
@@ -161,6 +145,30 @@ async def test_an_older_trust_frees_its_place_too() -> None:
     assert pool.at(A).in_flight == 1
     answer(busy)
     assert (pool.at(A).in_flight, pool.open_connections) == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_what_waits_under_an_older_trust_is_cut_at_once_P43() -> None:
+    where = upstream(A)
+    pool = Dialling(DEFAULT, where)
+    before = await pool.ask(where)
+    answer(before)
+    pool.renew()
+    assert pool.open_connections == 0
+    assert await pool.ask(where) is not before
+
+
+@pytest.mark.parametrize("past", [{"not_after_s": 1.0}, {"born_s": -MAX_AGE_S}, {"idle_since_s": -MAX_IDLE_S}])
+@pytest.mark.asyncio
+async def test_no_connection_outlives_its_proof_its_age_or_its_rest_P43(past: dict[str, float]) -> None:
+    where = upstream(A)
+    pool = Dialling(DEFAULT, where)
+    before = await pool.ask(where)
+    answer(before)
+    for name, value in past.items():
+        setattr(before, name, value)
+    after = await pool.ask(where)
+    assert (after is before, pool.open_connections, pool.idle_connections) == (False, 1, 0)
 
 
 @pytest.mark.asyncio
@@ -336,40 +344,3 @@ async def test_an_instance_that_left_loses_its_idle_connections_at_the_next_swee
     pool.configure({}, [upstream(A)])
     pool.sweep()
     assert ([each.address for each in pool.fleet.endpoints()], pool.open_connections) == ([A], 1)
-
-
-class Leaving(Rogue):
-    """It shakes hands, and leaves as soon as somebody comes without a certificate."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.greeted = threading.Event()
-        self.first: ssl.SSLSocket | None = None
-        super().__init__(0, context)
-
-    def _serve(self, connection: socket.socket) -> None:
-        assert self.context is not None
-        with self.context.wrap_socket(connection, server_side=True) as tls:
-            if self.first is None:
-                self.first = tls
-                self.greeted.wait(10)
-                return
-            self.first.shutdown(socket.SHUT_WR)
-            with suppress(OSError):
-                assert self.first.recv(1) == b""  # its end is known over there
-
-
-@pytest.mark.asyncio
-async def test_who_leaves_while_it_is_proven_is_no_connection(tmp_path: Path) -> None:
-    proven = VerifiedSvid(SpiffeId.parse(ID), 1, NOW + timedelta(hours=1), b"", b"", ())
-    loop = asyncio.get_running_loop()
-    trusted = anonymous_context(ROOT.pem)
-    with closing(Leaving(context_of(tmp_path, ssl.CERT_NONE))) as service:
-        where = upstream(("127.0.0.1", service.port))
-        pool = Pool(loop, Fleet(Roster(), Random(1).random), lambda where, turn: None)
-        pool.trust(UpstreamTrust(1, b"", trusted, trusted, lambda handshake, spiffe_id: proven))
-        pool.configure({}, [where])
-        with pytest.raises(UpstreamUnreachable) as refused:
-            await pool.dial(where, pool.addresses(where))
-        service.greeted.set()
-    assert (refused.value.rule, pool.open_connections) == ("upstream-closed", 0)
-    assert service.received == b""
