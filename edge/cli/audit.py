@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +13,7 @@ import typer
 from edge.audit import brief, io_tail
 from edge.audit.verify import Report
 from edge.audit.verify import verify as verify_log
+from edge.cli.ending import exit_code_4
 from edge.errors import UnsafeState
 from pki.errors import LogError
 from pki.tlog import checkpoint as checkpoints
@@ -46,7 +45,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check that no entry was changed, removed, reordered or cut off since it was signed. Exit 0 or 1."""
-    with _exit_code_4():
+    with exit_code_4():
         log = _log(directory, config)
         verifier = _key(key or log / VERIFIER_KEY)
         report = _verify(log, verifier, checkpoint) if checkpoint else _verify_live(log, verifier)
@@ -69,7 +68,7 @@ def tail(
 ) -> None:
     """Print the last entries, oldest first. Unverified: `edge audit verify` says whether they are as they were logged."""
     form = brief.document if as_json else brief.line
-    with _exit_code_4():
+    with exit_code_4():
         log = _log(directory, config)
         try:
             shown = io_tail.latest(log, count)
@@ -82,16 +81,6 @@ def tail(
             raise UnsafeState(f"{log}: {exc}; run: edge audit verify {log}") from exc
         except (KeyboardInterrupt, BrokenPipeError):
             return
-
-
-@contextmanager
-def _exit_code_4() -> Iterator[None]:
-    """A log that is not there, or cannot be read, is neither good nor bad."""
-    try:
-        yield
-    except UnsafeState as exc:
-        typer.echo(str(exc), err=True)
-        raise typer.Exit(4) from exc
 
 
 def _verify_live(log: Path, verifier: Verifier) -> Report:

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge.cli.locate import locate
-from edge.errors import Fault, UnsafeState
+from edge.cli.judged import from_here, judged
 
 
 def command(
@@ -22,16 +20,8 @@ def command(
     ] = False,
 ) -> None:
     """Validate edge.yaml, the policy directory and all files they name. Exit 0: valid, 1: faults, 4: unsafe or missing."""
-    from edge.config.io_check import check  # what judges files is heavy; --help and a wrong option need none of it
-    from edge.config.io_load import load
-
-    path = locate(config)
-    try:
-        checked = check(load(path, os.environ))
-    except UnsafeState as exc:
-        typer.echo(f"edge: {exc}", err=True)
-        raise typer.Exit(4) from exc
-    faults = [_from_here(fault, path) for fault in (*checked.faults, *checked.findings)]
+    path, checked = judged(config)
+    faults = [from_here(fault, path) for fault in (*checked.faults, *checked.findings)]
     if as_json:
         facts = {
             "valid": not faults,
@@ -49,8 +39,3 @@ def command(
             typer.echo(f"{path}: valid, bundle {checked.bundle_hash[:16]}")
     if faults:
         raise typer.Exit(1)
-
-
-def _from_here(fault: Fault, config: Path) -> Fault:
-    """Names in diagnostics are relative to edge.yaml; a terminal opens them relative to where the command runs."""
-    return replace(fault, file=str(config.parent / fault.file))

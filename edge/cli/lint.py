@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge.cli.locate import locate
-from edge.errors import Fault, UnsafeState
+from edge.cli.judged import from_here, judged
+from edge.errors import Fault
 from edge.model.route import Route
 
 
@@ -21,16 +20,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="print {findings} instead")] = False,
 ) -> None:
     """Look for what is risky although it is valid. Exit 0: nothing, 1: findings or faults, 4: unsafe or missing."""
-    from edge.config.io_check import check  # what judges files is heavy; --help and a wrong option need none of it
-    from edge.config.io_load import load
-
-    path = locate(config)
-    try:
-        checked = check(load(path, os.environ))
-    except UnsafeState as exc:
-        typer.echo(f"edge: {exc}", err=True)
-        raise typer.Exit(4) from exc
-    found = [replace(each, file=str(path.parent / each.file)) for each in (*checked.faults, *_overlaps(checked.routes))]
+    path, checked = judged(config)
+    found = [from_here(each, path) for each in (*checked.faults, *_overlaps(checked.routes))]
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(each) for each in found]}, indent=2))
     else:

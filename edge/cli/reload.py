@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
+from edge.cli.ending import exit_code_4
 from edge.cli.locate import locate
-from edge.errors import UnsafeState
 from edge.serve.control_socket import ask
 from edge.serve.run_state import run_of
 
@@ -29,15 +29,12 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
 ) -> None:
     """Reload the configuration. A file that is wrong changes nothing: each fault is one line, and the exit code is 1."""
-    try:
+    with exit_code_4():
         run = run_of(locate(config))
         if workers:
             answer = ask(run, "reload-workers", _PATIENCE_WITH_WORKERS_S)
         else:
             answer = ask(run, "reload", _PATIENCE_S)
-    except UnsafeState as exc:
-        print(exc, file=sys.stderr)
-        raise typer.Exit(4) from exc
     if json:
         print(msgspec.json.encode(answer).decode())
     elif answer.ok:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.ending import exit_code_4
+from edge.cli.judged import judged
 from edge.cli.live import fetch
-from edge.cli.locate import locate
-from edge.errors import UnsafeState
 
 if TYPE_CHECKING:
     from edge.model.route import Route
@@ -27,16 +26,9 @@ def command(
     if live:
         _show_live(config, as_json=as_json)
         return
-    from edge.config.io_check import check
-    from edge.config.io_load import load
     from edge.routing.table import in_order
 
-    path = locate(config)
-    try:
-        checked = check(load(path, os.environ))
-    except UnsafeState as exc:
-        typer.echo(f"edge: {exc}", err=True)
-        raise typer.Exit(4) from exc
+    path, checked = judged(config)
     if checked.faults:
         typer.echo(f"edge: {path} has {len(checked.faults)} faults; see them with: edge check -c {path}", err=True)
         raise typer.Exit(1)
@@ -52,11 +44,8 @@ def command(
 
 def _show_live(config: Path | None, *, as_json: bool) -> None:
     """What the gateway routes at this moment, and the declared routes that it does not."""
-    try:
+    with exit_code_4():
         rows = fetch(config, "/v1/routes")["routes"]
-    except UnsafeState as exc:
-        typer.echo(exc, err=True)
-        raise typer.Exit(4) from exc
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return

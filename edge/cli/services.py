@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edge.cli.ending import exit_code_4
 from edge.cli.live import fetch
-from edge.errors import UnsafeState
 
 
 def command(
@@ -22,11 +21,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Show the instances that the running gateway knows, and the registrations that it refused last."""
-    try:
+    with exit_code_4():
         facts = fetch(config, "/v1/services")
-    except UnsafeState as exc:
-        print(exc, file=sys.stderr)
-        raise typer.Exit(4) from exc
     print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from edge.cli.ending import exit_code_4
 from edge.cli.locate import locate
 from edge.errors import UnsafeState
 from edge.forward.endpoint import STATES
@@ -32,13 +32,10 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Show processes, listeners, certificates, store, log and counters. Exit 0 when all is well, 1 when something fails."""
-    try:
+    with exit_code_4():
         status = ask(run_of(locate(config)), "status", _PATIENCE_S).status
         if status is None:
             raise UnsafeState("the gateway that runs is older than this command; restart it")
-    except UnsafeState as exc:
-        print(exc, file=sys.stderr)
-        raise typer.Exit(4) from exc
     print(msgspec.json.encode(status).decode() if json else "\n".join(lines(status)))
     raise typer.Exit(0 if status.ok else 1)
 
