@@ -88,21 +88,23 @@ async def simpleenroll(inside: Inside) -> Response:
 
 
 async def enrol_listener(inside: Inside) -> Response:
-    shown = _shown()
-    assert shown is not None  # the line admits nobody without
-    signing_request = await _signing_request()
-    if isinstance(signing_request, Response):
-        return signing_request
-    return _answer(await _authority(inside)(desk.EnrolListener(shown, signing_request)), with_issuer=True)
+    return await _certified(inside, desk.EnrolListener, with_issuer=True)
 
 
 async def simplereenroll(inside: Inside) -> Response:
+    return await _certified(inside, desk.Renew)
+
+
+async def _certified(
+    inside: Inside, wish: type[desk.EnrolListener | desk.Renew], *, with_issuer: bool = False
+) -> Response:
+    """For who shows a certificate: what the authority makes of this wish and the signing request in the body."""
     shown = _shown()
     assert shown is not None  # the line admits nobody without
     signing_request = await _signing_request()
     if isinstance(signing_request, Response):
         return signing_request
-    return _answer(await _authority(inside)(desk.Renew(shown, signing_request)))
+    return _answer(await _authority(inside)(wish(shown, signing_request)), with_issuer=with_issuer)
 
 
 async def saw_bundle(inside: Inside, bundle: bytes) -> bool:
