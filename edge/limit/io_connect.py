@@ -43,20 +43,21 @@ class _Measured:
         return raw
 
 
-class _Parser(DefaultParser):  # type: ignore[misc, valid-type] # one of two, by what is installed
-    _stream: Any
+def _measuring(parser: Any) -> Any:
+    """The library's parser, reading from what is measured."""
 
-    def on_connect(self, connection: Any) -> None:
-        super().on_connect(connection)
-        self._stream = _Measured(self._stream)
+    class Measuring(parser):  # type: ignore[misc] # whose base is known only now
+        _stream: Any
+
+        def on_connect(self, connection: Any) -> None:
+            super().on_connect(connection)
+            self._stream = _Measured(self._stream)
+
+    return Measuring
 
 
-class _ClusterParser(ClusterParser):
-    _stream: Any
-
-    def on_connect(self, connection: Any) -> None:
-        super().on_connect(connection)
-        self._stream = _Measured(self._stream)
+_PARSER = _measuring(DefaultParser)  # one of two, by what is installed
+_CLUSTER_PARSER = _measuring(ClusterParser)
 
 
 class _Single:
@@ -130,7 +131,7 @@ def connect(settings: StoreSettings) -> Client:
         )
         # The nodes that are named here share no options with those that are heard of.
         for known in (cluster.connection_kwargs, *(node.connection_kwargs for node in nodes)):
-            known["parser_class"] = _ClusterParser
+            known["parser_class"] = _CLUSTER_PARSER
         return cast(Client, cluster)
     if settings.topology == "sentinel":
         # The sentinels themselves speak with the same TLS, and are asked without the master's credentials.
@@ -150,5 +151,5 @@ def connect(settings: StoreSettings) -> Client:
 
 def _measured(client: Any) -> Any:
     """The same client, before it has connected: it takes no answer beyond the bounds."""
-    client.connection_pool.connection_kwargs["parser_class"] = _Parser
+    client.connection_pool.connection_kwargs["parser_class"] = _PARSER
     return client
