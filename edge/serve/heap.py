@@ -76,19 +76,19 @@ class Heap:
         """
         began_ns = time.thread_time_ns()
         now_ns = time.monotonic_ns()
-        self._collected_bytes = min(self._collected_bytes, _resident_bytes())
-        if _resident_bytes() - self._collected_bytes > WASTE_BYTES:
+        resident_bytes = _resident_bytes()
+        self._collected_bytes = min(self._collected_bytes, resident_bytes)
+        if resident_bytes - self._collected_bytes > WASTE_BYTES:
             gc.collect()
             self._collected_bytes = _resident_bytes()
         elif now_ns >= self._rests_until_ns:
-            self._look_and_trim()
+            self._look_and_trim(resident_bytes)
             self._rests_until_ns = now_ns + _SHARE * (time.thread_time_ns() - began_ns)
 
-    def _look_and_trim(self) -> None:
+    def _look_and_trim(self, resident_bytes: int) -> None:
         if self._look is None or self._trim is None:
             return
         free_bytes: int = self._look().fordblks
-        resident_bytes = _resident_bytes()
         # What was given back and is in use again is no longer given back, also when it is free the next time. A crowd that
         # came and went between two looks shows in what is resident.
         self._given_back_bytes = min(self._given_back_bytes, free_bytes)

@@ -48,7 +48,7 @@ def test_what_looking_cost_is_rested_three_hundred_times_over(monkeypatch: pytes
     now_ns = [10**9]
     looks: list[int] = []
 
-    def look(_: Heap) -> None:
+    def look(_: Heap, _resident_bytes: int) -> None:
         looks.append(now_ns[0])
         spent_ns[0] += 4_000_000
 
