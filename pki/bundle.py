@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pki import profile
 from pki.errors import BundleError
+from pki.issue import unverified_role
 from pki.spiffe import ROLES
 
 MAX_CERTIFICATES = 64
@@ -64,11 +65,10 @@ class Bundle:
 def _roles(roots: list[x509.Certificate], others: list[x509.Certificate]) -> dict[str, frozenset[bytes]]:
     found: dict[str, set[bytes]] = {}
     for certificate in others:
-        units = certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
-        role = units[0].value if len(units) == 1 else None
+        role = unverified_role(certificate)
         if role in ROLES and any(_signed(certificate, root) for root in roots):
             spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            found.setdefault(str(role), set()).add(sha256(spki).digest())
+            found.setdefault(role, set()).add(sha256(spki).digest())
     return {role: frozenset(keys) for role, keys in found.items()}
 
 

@@ -22,7 +22,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pki.errors import AuthorityBusy, UnsafeFile, WouldOverwrite
@@ -82,6 +82,14 @@ def read_public(path: Path, *, limit: int = MAX_BYTES) -> bytes:
         return _read(descriptor, path, limit)
     finally:
         os.close(descriptor)
+
+
+def if_there(read: Callable[[Path], bytes], path: Path) -> bytes:
+    """What `read` finds; empty when there is nothing. Raises: UnsafeFile."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return b""
 
 
 def private_directory(path: Path) -> None:

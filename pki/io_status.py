@@ -28,12 +28,12 @@ from pki import bundle_json, crl
 from pki.errors import IssueRefused, StatusRejected
 from pki.io_authority import Authority
 from pki.io_create import key_name, spki_sha256
-from pki.io_files import private_directory, read_private, sync_directory, write_private
+from pki.io_files import if_there, private_directory, read_private, sync_directory, write_private
 from pki.io_issuance import IssuedFiles
 from pki.io_keys import Keyring, Passphrases
 from pki.io_record import Issuance
 from pki.io_succession import kept
-from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES
+from pki.issue import ISSUER_ROLES, UPSTREAM_ROLES, unverified_role
 from pki.revocation import FRESH_S, MAX_BYTES, Entry, Heartbeat, RevocationSet
 from pki.succession import TrustedBundle
 
@@ -153,7 +153,7 @@ class Publisher:
 
     def _publish_bundle(self, now: datetime) -> None:
         pem, domain = self._authority.bundle_pem(roles=UPSTREAM_ROLES), self._authority.trust_domain
-        signer, is_new = self._authority.status_signer(), _lying(self._directory / "bundle.pem") != pem
+        signer, is_new = self._authority.status_signer(), if_there(read_private, self._directory / "bundle.pem") != pem
         is_vouched = b64encode(signer.certificate.public_bytes(Encoding.DER)) in trusted(self._directory)
         if is_vouched and not is_new and (self._directory / "bundle.json").exists():
             return
@@ -218,19 +218,12 @@ class Publisher:
 
 def published_bundle(directory: Path) -> bytes:
     """The SPIFFE bundle that lies there; empty when there is none."""
-    return _lying(directory / "bundle.json")
+    return if_there(read_private, directory / "bundle.json")
 
 
 def trusted(directory: Path) -> bytes:
     """The bundle as the authority vouches for it; empty where it does not publish."""
-    return _lying(directory / TRUSTED)
-
-
-def _lying(path: Path) -> bytes:
-    try:
-        return read_private(path)
-    except FileNotFoundError:
-        return b""
+    return if_there(read_private, directory / TRUSTED)
 
 
 def write_heartbeat(directory: Path, raw: bytes) -> None:
@@ -265,8 +258,7 @@ def publish_root_list(authority: Authority, passphrases: Passphrases, directory:
 
 def list_name(issuer: x509.Certificate) -> str:
     """Role (or `root`) and the first bytes of the key's digest, as in the keyring."""
-    unit = issuer.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)[0].value
-    return f"{unit!s}-{key_digest(issuer)[:16]}"
+    return f"{unverified_role(issuer)}-{key_digest(issuer)[:16]}"
 
 
 def key_digest(issuer: x509.Certificate) -> str:

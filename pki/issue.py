@@ -298,6 +298,12 @@ def _check_key(key: ec.EllipticCurvePublicKey) -> None:
         raise IssueRefused("key-type", "only P-256 and P-384 keys are certified")
 
 
+def unverified_role(authority: x509.Certificate) -> str:
+    """What its name says that it issues for (see `_authority_name`), or `root`; empty where it does not name one thing."""
+    units = authority.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return str(units[0].value) if len(units) == 1 else ""
+
+
 def _authority_name(trust_domain: str, role: str, key: ec.EllipticCurvePublicKey) -> x509.Name:
     # The key's digest keeps two generations of one role apart: verifiers find issuers by name first.
     generation = x509.SubjectKeyIdentifier.from_public_key(key).digest.hex()[:8]

@@ -33,7 +33,7 @@ from edge.serve.gateway_call import Answer, CallFailed, GatewayCall, GatewayCall
 from pki import csr, enrolled, est, succession
 from pki.bundle import Bundle
 from pki.errors import AnswerRejected, IssueRefused
-from pki.io_files import private_directory, read_private, read_public, replace_directory
+from pki.io_files import if_there, private_directory, read_private, read_public, replace_directory
 from pki.io_keys import make_ec, private_pem
 from pki.spiffe import SpiffeId
 
@@ -78,16 +78,10 @@ def _read(place: Path, service: str, now: datetime) -> Held | None:
         key = load_pem_private_key(key_pem, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             return None
-        return replace(_held(enrolled.ders_of(chain), bundle, service, key, now), trusted=_trusted(place))
+        trusted = if_there(read_public, place / "trusted.json")
+        return replace(_held(enrolled.ders_of(chain), bundle, service, key, now), trusted=trusted)
     except (FileNotFoundError, ValueError, AnswerRejected):
         return None
-
-
-def _trusted(place: Path) -> bytes:
-    try:
-        return read_public(place / "trusted.json")
-    except FileNotFoundError:
-        return b""
 
 
 def _held(chain: Sequence[bytes], bundle: bytes, service: str, key: ec.EllipticCurvePrivateKey, now: datetime) -> Held:

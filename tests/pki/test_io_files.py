@@ -28,6 +28,11 @@ def test_a_private_file_is_read(secret: Path) -> None:
     assert io_files.read_public(secret) == b"secret"
 
 
+def test_what_is_not_there_reads_as_nothing(secret: Path) -> None:
+    places = (secret, secret.with_name("no"))
+    assert [io_files.if_there(io_files.read_private, place) for place in places] == [b"secret", b""]
+
+
 @pytest.mark.parametrize("bits", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
 def test_P55_a_file_open_to_others_is_refused_with_the_remedy(secret: Path, bits: int) -> None:
     secret.chmod(bits)
