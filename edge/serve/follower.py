@@ -15,7 +15,6 @@ show certificates of the new issuers.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +23,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import NameOID
 
 from edge.control.word import Line
 from edge.errors import UnsafeState
 from edge.serve import control_socket
-from edge.serve.children import Backoff, Exit, Nursery
+from edge.serve.children import Nursery
 from edge.serve.far_authority import Door, Place, services_door
-from edge.serve.reactor import READ, Reactor
+from edge.serve.kept import Kept
+from edge.serve.reactor import Reactor
 from edge.serve.report import Report
 from pki import est, io_material
 from pki.bundle import Bundle
@@ -40,9 +39,9 @@ from pki.io_files import private_directory, read_private, read_public, replace_d
 from pki.io_issuance import IssuanceCopy
 from pki.io_material import Files
 from pki.io_status import SET, STATUS, write_heartbeat
+from pki.issue import unverified_role
 from pki.known_status import KnownStatus
 
-_IGNORED = (signal.SIGTERM, signal.SIGINT)
 _AGAIN_S = 5.0
 """Between two tries of what was refused, or could not be done yet."""
 _WAITS_S = (0.1, 0.5, 1.0, 2.0)
@@ -196,7 +195,7 @@ class Following:
         leaf = x509.load_pem_x509_certificates(files["chain.pem"][0])[0]
         if datetime.now(UTC) >= est.renew_when(leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.serial_number):
             return True
-        issuers = [each for each in _certificates(files["bundle.pem"][0]) if _unit(each) == "gw"]
+        issuers = [each for each in _certificates(files["bundle.pem"][0]) if unverified_role(each) == "gw"]
         return any(each.subject != leaf.issuer for each in issuers)
 
     def _renewed(self, door: Door, files: Files) -> bool:
@@ -220,58 +219,22 @@ class Following:
 
 
 class Follower:
-    """The supervisor's side: keeps one such process running."""
+    """The supervisor's side: keeps one such process running. It may be killed, since every file is replaced as a whole."""
 
     def __init__(self, reactor: Reactor, nursery: Nursery, report: Report, followed: Followed) -> None:
-        self._reactor = reactor
-        self._nursery = nursery
-        self._report = report
-        self._followed = followed
-        self._backoff = Backoff()
-        self._pid: int | None = None
-        self._is_stopping = False
         self.has_heard = False
         """The authority said something since the start."""
-        self._pipe, self._write_end = os.pipe()
-        os.set_blocking(self._pipe, False)
-        reactor.watch(self._pipe, READ, self._heard)
-        self._start()
-
-    def _start(self) -> None:
-        if self._is_stopping:
-            return
-        following = Following(self._followed, self._report, self._write_end)
-        self._pid = self._nursery.start(
-            "edge-follower", following.run, self._ended, keep=(self._write_end,), ignore=_IGNORED
+        self._kept = Kept(
+            reactor, nursery, report, "follower", lambda pipe: Following(followed, report, pipe).run, self._heard
         )
+        self._kept.start()
 
-    def _ended(self, ended: Exit, lived_s: float) -> None:
-        self._pid = None
-        if not self._is_stopping:
-            wait_s = self._backoff.next_wait_s(lived_s)
-            self._report.warning("follower ended; starting another", cause=str(ended), wait_s=wait_s)
-            self._reactor.after(wait_s, self._start)
-
-    def _heard(self, _events: int) -> None:
-        try:
-            self.has_heard = bool(os.read(self._pipe, 4096)) or self.has_heard
-        except BlockingIOError:
-            return
+    def _heard(self) -> None:
+        self.has_heard = True
 
     def stop(self) -> None:
-        """Kill it: every file is replaced as a whole."""
-        self._is_stopping = True
-        if self._pid is not None:
-            self._nursery.kill(self._pid)
-        self._reactor.forget(self._pipe)
-        os.close(self._pipe)
-        os.close(self._write_end)
+        self._kept.stop()
 
 
 def _certificates(pem: bytes) -> frozenset[x509.Certificate]:
     return frozenset(x509.load_pem_x509_certificates(pem))
-
-
-def _unit(certificate: x509.Certificate) -> str:
-    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-    return str(units[0].value) if units else ""

@@ -8,17 +8,17 @@ inode would stay silent. Not recursively: the state directory usually lies besid
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from watchfiles._rust_notify import RustNotify
 
-from edge.serve.children import Backoff, Exit, Nursery
-from edge.serve.reactor import READ, Reactor
+from edge.serve.children import Nursery
+from edge.serve.kept import Kept
+from edge.serve.reactor import Reactor
 from edge.serve.report import Report
 
-_IGNORED = (signal.SIGTERM, signal.SIGINT)
 _QUIET_MS = 40
 """An editor's truncate-write-rename comes in one burst; the edit is served ≤ 1 s after it all the same."""
 _LONGEST_MS = 300
@@ -53,68 +53,30 @@ class Watcher:
     """The supervisor's side: keeps one watcher running on the right directories."""
 
     def __init__(self, reactor: Reactor, nursery: Nursery, report: Report, on_change: Callable[[], None]) -> None:
-        self._reactor = reactor
-        self._nursery = nursery
-        self._report = report
         self._on_change = on_change
-        self._backoff = Backoff()
         self._paths: tuple[Path, ...] = ()
-        self._pid: int | None = None
-        self._stopping = False
         self.is_armed = False
         """From here on no edit is missed: the watch is in place."""
-        self._pipe, self._write_end = os.pipe()
-        os.set_blocking(self._pipe, False)
-        os.set_blocking(self._write_end, False)
-        reactor.watch(self._pipe, READ, self._changed)
+        self._kept = Kept(reactor, nursery, report, "watcher", self._body, self._changed)
 
     def watch(self, files: Iterable[Path]) -> None:
         """Watch where `files` lie from now on."""
         paths = directories(files)
-        if paths == self._paths:
-            return
-        self._paths = paths
-        if self._pid is None:
-            self._start()
-        else:
-            self._nursery.kill(self._pid)  # its successor takes the new ones
+        if paths != self._paths:
+            self._paths = paths
+            self._kept.renew()
 
-    def _start(self) -> None:
-        if self._stopping:
-            return
+    def _body(self, pipe: int) -> Callable[[], int]:
         self.is_armed = False
-        paths, write_end = self._paths, self._write_end
-        self._pid = self._nursery.start(
-            "edge-watcher", lambda: run(paths, write_end), self._ended, keep=(write_end,), ignore=_IGNORED
-        )
+        return partial(run, self._paths, pipe)
 
-    def _ended(self, ended: Exit, lived_s: float) -> None:
-        self._pid = None
-        if self._stopping:
-            return
-        wait_s = self._backoff.next_wait_s(lived_s)
-        if ended.status != -signal.SIGKILL:
-            self._report.warning("watcher ended; starting another", cause=str(ended), wait_s=wait_s)
-        self._reactor.after(wait_s, self._start)
-
-    def _changed(self, _events: int) -> None:
-        try:
-            os.read(self._pipe, 4096)
-        except BlockingIOError:
-            return
+    def _changed(self) -> None:
         self.is_armed = True
-        if not self._stopping:
-            self._on_change()  # also for the first byte: the files may have changed since they were read
+        self._on_change()  # also for the first byte: the files may have changed since they were read
 
     def stop(self) -> None:
-        """Kill it: it has no state."""
-        self._stopping = True
-        if self._pid is not None:
-            self._nursery.kill(self._pid)
-        self._reactor.forget(self._pipe)
-        os.close(self._pipe)
-        os.close(self._write_end)
+        self._kept.stop()
 
     @property
     def is_stopped(self) -> bool:
-        return self._pid is None
+        return self._kept.is_stopped
