@@ -39,6 +39,7 @@ _BLOCK_BYTES_PER_CREDIT = 512
 _BYTES_PER_CREDIT = 4096
 _SMALL_BYTES = 256
 _WHOLE = frames.END_HEADERS | frames.END_STREAM
+_LAST_STREAM = frames.MAX_STREAM_ID
 _TURN = range(32)
 """Frames of one read, which may hold thousands; then others have their turn."""
 _OURS = {
@@ -164,7 +165,7 @@ class Session:
         streams, heads = self.streams, self._heads
         if stream_id != self.last_stream_id + 2 or heads.waits_for or self.is_final or not self.whole_units:
             return False
-        known = heads.again(block) if len(streams) < MAX_STREAMS else None
+        known = heads.again(block) if len(streams) < MAX_STREAMS and stream_id < _LAST_STREAM else None
         if known is None:
             return False
         self.whole_units += 1

@@ -263,6 +263,14 @@ def test_streams_skipped_before_a_head_met_before_can_never_be_opened() -> None:
     assert played.feed(headers(5)) == Code.PROTOCOL_ERROR
 
 
+def test_behind_the_last_number_of_all_no_stream_begins_by_its_reserved_bit_5_1_1() -> None:
+    """RFC 9113 §4.1: the bit is ignored, so this is stream 1, which was left out long ago."""
+    played = Played(remembers=True)
+    assert played.feed(BEGIN + headers(3) + headers(frames.MAX_STREAM_ID)) == GO_ON
+    assert played.feed(headers(1 << 31 | 1)) == Code.PROTOCOL_ERROR
+    assert list(played.opened) == [3, frames.MAX_STREAM_ID]
+
+
 def test_the_same_bytes_mean_another_thing_to_another_table() -> None:
     played = Played(remembers=True)
     played.feed(BEGIN + frame(frames.HEADERS, 0x5, 1, b"\x41\x01a") + frame(frames.HEADERS, 0x5, 3, b"\xbe"))
