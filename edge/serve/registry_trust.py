@@ -86,7 +86,9 @@ class Signers:
             if len(self._found) >= _MAX_SIGNERS:
                 self._found.clear()
             self._found[leaf] = self._prove(leaf, revoked)
-        return self._found[leaf]
+        found = self._found[leaf]
+        # Also who was proven a moment ago: between a revocation and the next look he could still end others' leases.
+        return None if found is None or any(named in revoked for named in found.certificates) else found
 
     def _prove(self, leaf: bytes, revoked: Revoked) -> Signer | None:
         now, view = datetime.now(UTC), self._view

@@ -43,7 +43,8 @@ def test_a_signature_made_for_another_purpose_is_none(signer: Signer) -> None:
     payload, _, leaf = unsealed(signer.seal())
     bare = signer.key.sign(payload, ec.ECDSA(hashes.SHA256()))
     other = signer.key.sign(PURPOSE.replace(b"v1", b"v2") + b"mesh.internal\0" + payload, ec.ECDSA(hashes.SHA256()))
-    for signature in (bare, other, b"", b"\x30\x00"):
+    unnamed = signer.key.sign(b"mesh.internal\0" + payload, ec.ECDSA(hashes.SHA256()))
+    for signature in (bare, other, unnamed, b"", b"\x30\x00"):
         assert not sound(msgspec.msgpack.encode((payload, signature, leaf))).is_signed(DOMAIN)
 
 
@@ -92,7 +93,8 @@ def test_there_is_one_spelling(signer: Signer) -> None:
     ):
         assert read(msgspec.msgpack.encode((other, signature, leaf))) is None
     raw = signer.seal()
-    for wrong in (raw + b"\0", raw[:-1], b"", b"\x93", raw * 2, b"x" * (MAX_BYTES + 1)):
+    longer = b"\xdc\x00\x03" + raw[1:]  # the same list, its length in two bytes
+    for wrong in (longer, raw + b"\0", raw[:-1], b"", b"\x93", raw * 2, b"x" * (MAX_BYTES + 1)):
         assert read(wrong) is None
 
 
