@@ -117,7 +117,7 @@ def build(config: Config, shared: WorkerShared, previous: Gateway | None = None)
     """One generation. `previous` lends the keys of issuers that did not change, and the trust if it is the same."""
     key_sets = KeySets(config.issuers, previous=previous.key_sets if previous is not None else None)
     return Gateway(
-        routes=table.compile(config.routes, config.listeners.public.hosts),
+        routes=table.compile(config.routes, config.listeners.public.hosts, shared.pool.fleet.turns),
         authenticator=Authenticator(config.issuers, key_sets, client_trust(config, shared)),
         authorizer=Authorizer(config.policies),
         limiter=Limiter(config.limits, shared.store),
@@ -131,14 +131,14 @@ def build(config: Config, shared: WorkerShared, previous: Gateway | None = None)
     )
 
 
-def with_declared(gateway: Gateway, config: Config, declared: Sequence[Route]) -> Gateway:
+def with_declared(gateway: Gateway, config: Config, shared: WorkerShared, declared: Sequence[Route]) -> Gateway:
     """The same generation with routes that services declare. Memories of what was decided start anew, as at a reload."""
     if not declared:
         return gateway
     bundle = config.policies.with_routes({route.name: route.upstream.service for route in declared})
     return replace(
         gateway,
-        routes=table.compile((*config.routes, *declared), config.listeners.public.hosts),
+        routes=table.compile((*config.routes, *declared), config.listeners.public.hosts, shared.pool.fleet.turns),
         authorizer=Authorizer(bundle),
     )
 

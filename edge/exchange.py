@@ -198,11 +198,11 @@ class Exchange:
         try:
             pinned, self._dialled = self._dialled, None
             if pinned is None:
-                pool, upstream = self._shared.pool, self._admission.permit.match.upstream
-                if upstream.is_local:
+                pool, found = self._shared.pool, self._admission.permit.match
+                if found.route.upstream.is_local:
                     self._call(self._admission)
                     return
-                addresses = pool.addresses(upstream)
+                addresses = pool.addresses(found)
                 pinned = pool.acquire(addresses[0])
                 if pinned is None:
                     self._await(Need("dial", partial(self._dial, addresses)), self._connect)
@@ -213,7 +213,7 @@ class Exchange:
 
     async def _dial(self, addresses: tuple[Endpoint, ...]) -> None:
         assert self._admission is not None
-        self._dialled = await self._shared.pool.dial(self._admission.permit.match.upstream, addresses)
+        self._dialled = await self._shared.pool.dial(self._admission.permit.match.route.upstream, addresses)
 
     def _send(self, pinned: Pinned) -> None:
         assert self._admission is not None
@@ -272,7 +272,7 @@ class Exchange:
     def _arm(self) -> None:
         """From now on it is the upstream's turn."""
         assert self._admission is not None
-        self._deadline_s = self._shared.loop.time() + self._admission.permit.match.upstream.timeout_s
+        self._deadline_s = self._shared.loop.time() + self._admission.permit.match.route.upstream.timeout_s
 
     # -- from the upstream (Receiver) -------------------------------------------------------------
 

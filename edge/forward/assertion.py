@@ -64,7 +64,7 @@ class Assertions:
     def vouch(self, head: bytes, admission: Admission, request: Request, decision_id: str, now_ns: int) -> bytes:
         """The head of a request (`fields.request_head`), with the assertion that its service asks for."""
         match, principal = admission.permit.match, admission.permit.principal
-        upstream = match.upstream
+        upstream = match.route.upstream
         if upstream.assertion is None:
             return head
         if upstream.assertion == "request":

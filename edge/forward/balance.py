@@ -83,27 +83,32 @@ def spread(weights: Sequence[int]) -> list[int]:
     return [index for _, index in sorted(zip(turns, indices, strict=True))]
 
 
+NEVER = -1
+"""A generation that the roster never has."""
+
+
 class Turns:
     """Whose turn it is at one upstream: what every request looks at, apart from what only a change does.
 
     With a thousand services a choice costs what the processor has to fetch for it, more than what it does: these four words
-    and what every object has fill one line of the cache. Made with its `Rotation`, and laid out by it.
+    and what every object has fill one line of the cache, and the match of a route holds them. Made with its `Rotation`, and
+    laid out by it.
     """
 
-    __slots__ = ("_at", "_rotation", "_round", "only")
+    __slots__ = ("_at", "_rotation", "_round", "generation")
 
     def __init__(self, rotation: Rotation) -> None:
-        self.only: tuple[Endpoint, ...] | None = None
-        """The answer to every request, where there is but one."""
+        self.generation = NEVER
+        """Of the roster, when it was last held against it: where that is another one, `Fleet.arranged` is to be asked."""
         self._rotation = rotation
         self._round: tuple[
             tuple[Endpoint, ...], ...
         ] = ()  # what is answered at each turn; empty: it must be worked out
         self._at = 0
 
-    def lay_out(self, only: tuple[Endpoint, ...] | None, plain: tuple[tuple[Endpoint, ...], ...]) -> None:
+    def lay_out(self, plain: tuple[tuple[Endpoint, ...], ...]) -> None:
         """`plain`: one round, where nothing but the turn decides; else empty."""
-        self.only, self._round = only, plain
+        self._round = plain
         # It goes on over changes: who begins anew each time would always begin with the same one.
         self._at %= max(1, len(plain))
 
@@ -171,9 +176,8 @@ class Rotation:
         self._turns = tuple(self._orders[self._usable[index]] for index in spread(weights)) if weights else ()
         self._turn %= max(1, len(self._turns))
         self._is_limited = settings.max_in_flight is not None or settings.max_in_flight_each is not None
-        is_plain = not self._is_limited and settings.policy is Policy.ROUND_ROBIN
-        is_single = len(members) == 1 and not self._is_limited
-        self.turns.lay_out(self._usable if is_single else None, self._turns if is_plain else ())
+        is_plain = settings.policy is Policy.ROUND_ROBIN or len(members) == 1
+        self.turns.lay_out(self._turns if is_plain and not self._is_limited else ())
 
     def _from(self, at: int) -> tuple[Endpoint, ...]:
         """Behind the first come those who would be asked next, and at last those who should not be."""

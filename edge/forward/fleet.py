@@ -13,14 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
-from edge.forward.balance import DEFAULT, BalanceSettings, Rotation, Turns
+from edge.forward.balance import DEFAULT, NEVER, BalanceSettings, Rotation, Turns
 from edge.forward.endpoint import Address, Endpoint, spell
 from edge.forward.health import CheckSettings, ejectable
 from edge.model.instance import Instance
 from edge.model.route import Upstream
-
-MAX_KNOWN = 8192
-"""Upstreams whose rotation is found by the object; more are forgotten and found by what they say."""
 
 
 class Registered(Protocol):
@@ -43,13 +40,9 @@ class Fleet:
     def __init__(self, registered: Registered, draw: Callable[[], float]) -> None:
         """`draw` gives numbers from 0 to below 1."""
         self.registered = registered
-        self.turns: dict[Upstream, Turns] = {}
-        """By the object, which is quick to find; `arranged` fills it. Always this dict: the pool holds it."""
-        self.generation = registered.generation
-        """Of the roster, when `turns` was last emptied: whoever finds another one there asks `arranged`."""
         self._draw = draw
         self._settings: Mapping[str, BalanceSettings] = {}
-        self._by_content: dict[str, dict[_Key, tuple[Upstream, Rotation]]] = {}
+        self._by_content: dict[str, dict[_Key, Rotation]] = {}
         self._endpoints: dict[str, dict[tuple[str, Address], Endpoint]] = {}
         self._restless: set[str] = set()
         """Services whose picture changes by time alone."""
@@ -59,11 +52,10 @@ class Fleet:
     def configure(self, settings: Mapping[str, BalanceSettings], upstreams: Collection[Upstream], now_s: float) -> None:
         """Another configuration: its settings by service, and the upstreams that its routes name."""
         self._settings = settings
-        self._forget_turns()
         wanted = {(upstream.service, _key(upstream)) for upstream in upstreams}
         for service, known in self._by_content.items():
             for key in [key for key in known if (service, key) not in wanted]:
-                del known[key]
+                known.pop(key).turns.generation = NEVER  # a request of the generation before may hold it
         self._by_content = {service: known for service, known in self._by_content.items() if known}
         cold = {upstream.service for upstream in upstreams if self._is_cold(upstream.service)}
         for upstream in upstreams:
@@ -74,21 +66,26 @@ class Fleet:
 
     def arranged(self, upstream: Upstream, now_s: float) -> Rotation:
         """The rotation of an upstream, as of now."""
-        if self.generation != self.registered.generation:
-            self._forget_turns()
         return self._arrange(upstream, now_s, is_cold=self._is_cold(upstream.service))
+
+    def turns(self, upstream: Upstream) -> Turns:
+        """Always the same for upstreams that say the same; not yet arranged."""
+        return self._rotation(upstream).turns
+
+    def _rotation(self, upstream: Upstream) -> Rotation:
+        known = self._by_content.setdefault(upstream.service, {})
+        key = _key(upstream)
+        if key not in known:
+            peers = self._endpoints.setdefault(upstream.service, {}).values()
+            known[key] = Rotation(upstream.service, peers, self._draw)
+        return known[key]
 
     def _is_cold(self, service: str) -> bool:
         """Nobody of it has had requests yet: then none of its endpoints need start slower than another."""
         return not any(each.is_member for each in self._endpoints.get(service, {}).values())
 
     def _arrange(self, upstream: Upstream, now_s: float, *, is_cold: bool) -> Rotation:
-        known = self._by_content.setdefault(upstream.service, {})
-        key = _key(upstream)
-        if key not in known:
-            peers = self._endpoints.setdefault(upstream.service, {}).values()
-            known[key] = upstream, Rotation(upstream.service, peers, self._draw)
-        rotation = known[key][1]
+        rotation = self._rotation(upstream)
         registered = self.registered.instances(upstream.service)
         if rotation.registered is not registered:
             self._assemble(upstream, rotation, registered)
@@ -98,14 +95,8 @@ class Fleet:
                         endpoint.health.start_slowly(now_s)
             self._mark_members(upstream.service)
             self._rearrange(upstream.service, now_s)
-        if len(self.turns) >= MAX_KNOWN:  # upstreams of routes that came and went
-            self.turns.clear()
-        self.turns[upstream] = rotation.turns
+        rotation.turns.generation = self.registered.generation
         return rotation
-
-    def _forget_turns(self) -> None:
-        self.turns.clear()
-        self.generation = self.registered.generation
 
     def _assemble(self, upstream: Upstream, rotation: Rotation, registered: tuple[Instance, ...]) -> None:
         """Who belongs to it."""
@@ -134,7 +125,7 @@ class Fleet:
             endpoint.is_member = endpoint in members
 
     def _rotations(self, service: str) -> list[Rotation]:
-        return [rotation for _, rotation in self._by_content.get(service, {}).values()]
+        return list(self._by_content.get(service, {}).values())
 
     def forget_departed(self) -> list[Endpoint]:
         """Drop who is no member any more and has nothing under way; → those, their idle connections may close."""

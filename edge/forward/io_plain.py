@@ -21,7 +21,7 @@ from edge.forward.endpoint import Address, Endpoint, spell
 from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_pool import Pinned, PoolKey
 from edge.model.record import UpstreamFacts
-from edge.model.route import Upstream
+from edge.model.route import RouteMatch, Upstream
 from edge.writes import Writes
 
 DIAL_TIMEOUT_S = 2.0
@@ -86,7 +86,7 @@ class PlainPool:
         self._all: dict[UpstreamConnection, Pinned] = {}
         self._idle: deque[Pinned] = deque()
 
-    def addresses(self, upstream: Upstream) -> tuple[Endpoint, ...]:
+    def addresses(self, found: RouteMatch) -> tuple[Endpoint, ...]:
         """All of them, in the order in which they are tried."""
         return self._endpoints
 

@@ -27,7 +27,7 @@ from edge.forward.io_dial import dial
 from edge.forward.io_insist import ACCEPTS_ANYONE, Alarm, Insistence, Turn, Where, insists
 from edge.forward.io_proof import UpstreamTrust, prove, proven_soon
 from edge.model.record import UpstreamFacts
-from edge.model.route import Upstream
+from edge.model.route import RouteMatch, Upstream
 from edge.writes import Writes
 from pki.svid import Revoked
 
@@ -81,7 +81,7 @@ class Pool:
         self._insistence = Insistence(loop, self._probe, self._turned)
         self._out = self._insistence.out
         self.fleet = fleet
-        self._turns, self._registered = fleet.turns, fleet.registered
+        self._registered = fleet.registered
         self._all: dict[UpstreamConnection, Pinned] = {}
         self._trust: UpstreamTrust | None = None
 
@@ -96,17 +96,17 @@ class Pool:
         """Another configuration: how each service is balanced, and the upstreams that the routes name."""
         self.fleet.configure(settings, upstreams, self._loop.time())
 
-    def addresses(self, upstream: Upstream) -> tuple[Endpoint, ...]:
+    def addresses(self, found: RouteMatch) -> tuple[Endpoint, ...]:
         """Where this request may go, in order: the first is whose turn it is. Of the file and of the roster.
 
         Raises:
             UpstreamUnreachable: the service has no endpoint; then 502.
             Shedding: as much as its limits allow is under way; then 503.
         """
-        turns = self._turns.get(upstream)
-        if turns is None or self.fleet.generation != self._registered.generation:
-            turns = self.fleet.arranged(upstream, self._loop.time()).turns
-        order = turns.only or turns.order()
+        turns = found.turns
+        if turns is None or turns.generation != self._registered.generation:
+            turns = found.turns = self.fleet.arranged(found.route.upstream, self._loop.time()).turns
+        order = turns.order()
         if self._out:
             return tuple(each for each in order if (each.spiffe_id, each.address) not in self._out) or order
         return order

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edge.model.http import RawField
 from edge.model.websocket import DEFAULT_BOUNDS, WebSocketBounds
+
+if TYPE_CHECKING:
+    from edge.forward.balance import Turns
 
 NOSNIFF: RawField = (b"x-content-type-options", b"nosniff")
 """A browser takes an answer for what its `Content-Type` says, and for nothing else."""
@@ -49,7 +52,6 @@ class FieldCondition:
     value: str
 
 
-# Looked up at each request by the pool: one object per route, compared as such.
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     """Where a route forwards to. `spiffe_id` is who must answer there, whatever the address."""
@@ -100,10 +102,11 @@ class Route:
 class RouteMatch:
     """A route together with the segments it captured."""
 
-    __slots__ = ("params", "route", "upstream")
+    __slots__ = ("params", "route", "turns")
 
-    def __init__(self, route: Route, params: dict[str, str]) -> None:
+    def __init__(self, route: Route, params: dict[str, str], turns: Turns | None = None) -> None:
         self.route = route
         self.params = params
-        self.upstream = route.upstream
-        """The route's: asked at each request, and nearer here."""
+        self.turns = turns
+        """Whose turn it is at the route's upstream. Balancing's, kept here because nothing is nearer to a request: no table
+        is looked into. None: the pool has not been asked."""

@@ -29,23 +29,23 @@ def match(table: Table, request: Request, sni: str | None) -> RouteMatch:
     host = request.host
     memo = request.memo
     if memo is not None and (sni is None or sni == host):
-        found: RouteMatch | None = memo.get(table)
-        if found is not None:
-            return found
+        known: RouteMatch | None = memo.get(table)
+        if known is not None:
+            return known
     if host not in table.hosts:
         raise Misdirected("host-not-served")
     if sni is not None and sni != host:
         raise Misdirected("host-differs-from-server-name")
     parts = request.path.split("/")
-    entry = _find(table.root, parts, request)
-    if entry is None:
+    found = _find(table.root, parts, request)
+    if found is None:
         raise RouteNotFound("no-route")
-    terms = entry.terms
+    terms = found.terms
     if "%2F" in request.path and not terms.encoded_slash:
         raise MalformedRequest("path-encoded-slash")
-    found = entry.bare_match
     if terms.captures:
-        found = RouteMatch(found.route, {name: _decoded(parts[at]) for at, name in terms.captures})
+        params = {name: _decoded(parts[at]) for at, name in terms.captures}
+        found = Entry(found.route, params, found.turns, terms)
     if memo is not None:
         memo[table] = found
     return found
@@ -95,7 +95,7 @@ def _first(first: Entry, request: Request) -> Entry | None:
             if request.method in terms.methods:
                 return entry
             allowed = (allowed or set()) | terms.methods
-        entry = entry.following
+        entry = terms.following
     if allowed is not None:
         raise MethodNotAllowed(sorted(allowed))
     return None

@@ -16,17 +16,21 @@ Sample: /orders/{id} [GET], /orders/** [GET, POST]:
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from edge.model.route import Capture, FieldCondition, Route, RouteMatch, Wildcard
+from edge.model.route import Capture, FieldCondition, Route, RouteMatch, Upstream, Wildcard
 from edge.routing.pattern import shape
+
+if TYPE_CHECKING:
+    from edge.forward.balance import Turns
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a request must have for a route beside its path, and what is read off its path. In the form that is quickest to
-    look at; equal terms of a table are one object."""
+    look at; equal terms of a table are one object, but for those that something follows."""
 
     hosts: frozenset[str] | None
     """None: any host of the listener."""
@@ -36,19 +40,23 @@ class Terms:
     captures: tuple[tuple[int, str], ...]
     """(position in `path.split("/")`, name)."""
     encoded_slash: bool
-
-
-# With a thousand services a match costs what the processor has to fetch for it, more than what it does: a node, an entry and
-# the match it gives are one line of the cache each (three or four words beside what every object has).
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One route at its leaf."""
-
-    bare_match: RouteMatch
-    """The match of a route that captures nothing: always the same, so built once."""
-    terms: Terms
     following: Entry | None = None
-    """Which is looked at if this one does not fit."""
+    """Which entry is looked at if this one does not fit."""
+
+
+# With a thousand services a match costs what the processor has to fetch for it, more than what it does: a node and an entry
+# are one line of the cache each (four words beside what every object has).
+class Entry(RouteMatch):
+    """One route at its leaf, and the match of every request that it fits, unless it captures: then one is made of it, of this
+    class too, since the interpreter is quickest with those who always meet the same."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, route: Route, params: dict[str, str], turns: Turns | None, terms: Terms) -> None:
+        self.route = route
+        self.params = params
+        self.turns = turns
+        self.terms = terms
 
 
 @dataclass(slots=True, eq=False)
@@ -86,13 +94,18 @@ class _Any:
         return True
 
 
-def compile(routes: Sequence[Route], hosts: Iterable[str] | None) -> Table:
-    """`hosts`: those of the listener, lower-case; None: any, where a name leads to nothing that another would not. The routes
-    must hold no pair of `overlaps`."""
+def compile(
+    routes: Sequence[Route], hosts: Iterable[str] | None, turns: Callable[[Upstream], Turns] | None = None
+) -> Table:
+    """`hosts`: those of the listener, lower-case; None: any, where a name leads to nothing that another would not. `turns`:
+    of the fleet that will balance. The routes must hold no pair of `overlaps`."""
     root, known = Node(), dict[Terms, Terms]()
-    for route in routes:
-        terms = _terms(route)
-        _insert(root, Entry(RouteMatch(route, _NO_PARAMS), known.setdefault(terms, terms)))
+    # One kind after the other: what many requests look at lies close together, on few pages.
+    turn = [turns(route.upstream) if turns is not None else None for route in routes]
+    terms = [known.setdefault(each, each) for each in map(_terms, routes)]
+    entries = [Entry(route, _NO_PARAMS, turn[at], terms[at]) for at, route in enumerate(routes)]
+    for entry in entries:
+        _insert(root, entry)
     return Table(root, _Any() if hosts is None else frozenset(hosts), tuple(routes))
 
 
@@ -110,7 +123,7 @@ def _terms(route: Route) -> Terms:
 
 def _insert(root: Node, entry: Entry) -> None:
     node = root
-    for segment in shape(entry.bare_match.route.pattern):
+    for segment in shape(entry.route.pattern):
         if segment is Wildcard.REST:
             node.rest = _placed(node.rest, entry)
             return
@@ -126,18 +139,26 @@ def _insert(root: Node, entry: Entry) -> None:
 
 def _placed(first: Entry | None, entry: Entry) -> Entry:
     """The entries from `first` on with another one among them, behind those of its rank; → the first."""
-    if first is None or _place(entry) < _place(first):
-        entry.following = first
+    if first is None:
+        return entry
+    if _place(entry) < _place(first):
+        _put_before(entry, first)
         return entry
     before = first
-    while before.following is not None and _place(before.following) <= _place(entry):
-        before = before.following
-    before.following, entry.following = entry, before.following
+    while (following := before.terms.following) is not None and _place(following) <= _place(entry):
+        before = following
+    if following is not None:
+        _put_before(entry, following)
+    _put_before(before, entry)
     return first
 
 
+def _put_before(entry: Entry, following: Entry) -> None:
+    entry.terms = replace(entry.terms, following=following)
+
+
 def _place(entry: Entry) -> tuple[int, bool]:
-    return -_conditions(entry.bare_match.route), entry.terms.hosts is None
+    return -_conditions(entry.route), entry.terms.hosts is None
 
 
 def _conditions(route: Route) -> int:

@@ -28,7 +28,7 @@ class Discovery:
 
     def __init__(self, boot: Boot, shared: WorkerShared, config: Config, on_declared: Callable[[], None]) -> None:
         """`on_declared` is called when other declared routes live than before; then ask for `gateway`."""
-        self._config = config
+        self._config, self._shared = config, shared
         self._board = boot.board
         self._log = RegistryLog(shared.recorder, boot.report)
         self._issuances = shared.issuances
@@ -72,7 +72,7 @@ class Discovery:
 
     def gateway(self, gateway: Gateway) -> Gateway:
         """The generation with the declared routes that live now."""
-        return assemble.with_declared(gateway, self._config, self._declared)
+        return assemble.with_declared(gateway, self._config, self._shared, self._declared)
 
     @property
     def _declared(self) -> tuple[Route, ...]:

@@ -35,6 +35,7 @@ from pki.io_status import STATUS, Publisher
 from pki.issue import IssueRequest
 from tests.e2e.upstream import Upstream as Service
 from tests.e2e.whole_gateway import Variant, make, routes
+from tests.edge.forward.house import to
 
 MAX_MS = 0.5
 """Above the bare handshake, for a service whose certificate is known."""
@@ -109,7 +110,7 @@ async def measured(directory: Path, service: Service, homes: list[Path], count: 
 
     async def dial() -> float:
         began = time.thread_time()
-        pinned = await shared.pool.dial(upstream, shared.pool.addresses(upstream))
+        pinned = await shared.pool.dial(upstream, shared.pool.addresses(to(upstream)))
         pinned.connection.abort()
         await asyncio.sleep(0)
         return (time.thread_time() - began) * 1000

@@ -10,7 +10,7 @@ from edge.forward.endpoint import Endpoint
 from edge.forward.fleet import Fleet
 from edge.forward.health import EjectionSettings
 from edge.model.instance import Instance
-from edge.model.route import Upstream
+from edge.model.route import PathPattern, Route, RouteMatch, Upstream
 from edge.registry.roster import Roster
 
 A, B = ("127.0.0.1", 9101), ("127.0.0.1", 9102)
@@ -32,6 +32,11 @@ def instance(
     return Instance("orders", name, ("10.0.0.1", port), weight, health, is_draining=is_draining)
 
 
+def to(where: Upstream) -> RouteMatch:
+    """A request matched the one route that leads there."""
+    return RouteMatch(Route("orders", PathPattern("/**", ()), (), ("GET",), where, ("jwt",)), {})
+
+
 class House:
     """One service, orders, and its fleet. `ask` is what the pool does for each request."""
 
@@ -44,10 +49,10 @@ class House:
         self.fleet.configure({"orders": settings}, upstreams, 0.0)
 
     def order(self, now_s: float = 0.0) -> tuple[Endpoint, ...]:
-        turns = self.fleet.turns.get(self.upstream)
-        if turns is None or self.fleet.generation != self.roster.generation:
+        turns = self.fleet.turns(self.upstream)
+        if turns.generation != self.roster.generation:
             turns = self.fleet.arranged(self.upstream, now_s).turns
-        return turns.only or turns.order()
+        return turns.order()
 
     def first(self, now_s: float = 0.0) -> Endpoint:
         return self.order(now_s)[0]

@@ -21,6 +21,7 @@ from edge.model.route import Upstream
 from edge.registry.roster import Roster
 from edge.writes import Writes
 from pki.svid import VerifiedSvid
+from tests.edge.forward.house import to
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 _FAR_S = 4e9
@@ -103,7 +104,7 @@ class Dialling(Pool):
 
     async def ask(self, where: Upstream) -> Pinned:
         """What an exchange does."""
-        addresses = self.addresses(where)
+        addresses = self.addresses(to(where))
         pinned = self.acquire(addresses[0]) or await self.dial(where, addresses)
         pinned.connection.start(Listener(), b"", is_head_method=False, is_complete=True)
         return pinned

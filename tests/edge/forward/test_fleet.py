@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import UpstreamUnreachable
-from edge.forward import fleet
-from edge.forward.balance import DEFAULT, BalanceSettings
+from edge.forward.balance import DEFAULT, BalanceSettings, Policy
 from edge.forward.health import CheckSettings
 from edge.model.instance import Instance
 from edge.registry.roster import Roster
@@ -102,14 +101,19 @@ def test_a_service_that_the_configuration_dropped_leaves_nothing() -> None:
     assert house.states() == {}
 
 
-def test_upstreams_that_come_and_go_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "MAX_KNOWN", 4)
+def test_the_turn_goes_on_for_another_upstream_that_says_the_same() -> None:
     house = House(DEFAULT, upstream(A, B))
-    for _ in range(20):
-        house.upstream = upstream(A, B)  # another object that says the same: the turn goes on
-        house.first()
-        assert len(house.fleet.turns) <= 4
-    assert house.ports(2) == [9101, 9102]
+    before = house.fleet.turns(house.upstream)
+    assert house.ports(1) == [9101]
+    house.upstream = upstream(A, B)
+    assert house.fleet.turns(house.upstream) is before
+    assert house.ports(2) == [9102, 9101]
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_an_only_endpoint_is_the_answer_by_each_policy(policy: Policy) -> None:
+    house = House(BalanceSettings(policy), upstream(A))
+    assert house.ports(3) == [9101] * 3
 
 
 # -- ejection ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from edge.forward.health import CheckSettings
 from edge.forward.io_checks import HealthChecks
 from edge.model.instance import Instance
 from edge.verify import Presented
-from tests.edge.forward.house import A, B, addresses, upstream
+from tests.edge.forward.house import A, B, addresses, to, upstream
 from tests.edge.forward.pools import OK, Dialling, answer
 from tests.edge.verify.mesh import Mesh, mesh_of_today, private_pem
 
@@ -114,7 +114,7 @@ async def test_an_instance_is_asked_where_it_said() -> None:
     run = Checking(BalanceSettings())
     run.pool.roster.put(Instance("orders", "one", A, health_path="/own"))
     run.pool.roster.put(Instance("orders", "two", B))
-    run.pool.addresses(run.where)
+    run.pool.addresses(to(run.where))
     await run.turn(OK)
     assert [wire.written.split(b" ")[1] for wire in run.pool.wires] == [b"/own"]
 
@@ -150,7 +150,7 @@ async def test_who_cannot_be_reached_fails_and_comes_back() -> None:
 
     reach, run.pool.reach = run.pool.reach, refused
     await run.turn(OK)
-    assert [run.pool.addresses(run.where)[0].address for _ in range(3)] == [B] * 3
+    assert [run.pool.addresses(to(run.where))[0].address for _ in range(3)] == [B] * 3
     run.pool.reach = reach
     run.again()
     run.checks.turn()

@@ -13,6 +13,7 @@ from edge.errors import UpstreamError, UpstreamUnreachable
 from edge.forward.io_plain import BadTarget, PlainPool, PlainTarget, parse_target
 from edge.model.http import RawField
 from edge.model.route import Upstream
+from tests.edge.forward.house import to
 
 UPSTREAM = Upstream("edge.attached", "")
 
@@ -98,7 +99,7 @@ def playing(path: Path, work: Callable[[PlainPool, list[asyncio.StreamWriter]], 
 
 
 async def ask(pool: PlainPool) -> bytes:
-    address = pool.addresses(UPSTREAM)[0]
+    address = pool.addresses(to(UPSTREAM))[0]
     pinned = pool.acquire(address) or await pool.dial(UPSTREAM, (address,))
     answered = Answered()
     pinned.connection.start(answered, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", is_head_method=False, is_complete=True)
@@ -121,7 +122,7 @@ def test_one_that_waited_too_long_is_closed_and_not_used(tmp_path: Path, monkeyp
         assert [await ask(pool) for _ in range(2)] == [b"ok"] * 2
         assert len(writers) == 2
         pool.sweep()
-        assert pool.acquire(pool.addresses(UPSTREAM)[0]) is None
+        assert pool.acquire(pool.addresses(to(UPSTREAM))[0]) is None
 
     playing(tmp_path / "s", work)
 
@@ -132,6 +133,6 @@ def test_nobody_there_is_unreachable_after_all_addresses_were_tried() -> None:
             port = unused.getsockname()[1]
         pool = PlainPool(asyncio.get_running_loop(), parse_target(f"http://localhost:{port}"))
         with pytest.raises(UpstreamUnreachable, match=rf"127\.0\.0\.1:{port}, \[::1\]:{port}"):
-            await pool.dial(UPSTREAM, pool.addresses(UPSTREAM))
+            await pool.dial(UPSTREAM, pool.addresses(to(UPSTREAM)))
 
     asyncio.run(main())

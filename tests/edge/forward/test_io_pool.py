@@ -16,7 +16,8 @@ from edge.errors import (
 )
 from edge.forward.balance import DEFAULT, BalanceSettings
 from edge.forward.io_pool import MAX_AGE_S, MAX_IDLE_PER_KEY, MAX_IDLE_S, Pinned, Pool
-from tests.edge.forward.house import QUICK, A, B, upstream
+from edge.model.route import RouteMatch
+from tests.edge.forward.house import QUICK, A, B, instance, to, upstream
 from tests.edge.forward.pools import OK, Dialling, Listener, answer
 
 # -- where to ----------------------------------------------------------------------------------------
@@ -26,19 +27,55 @@ from tests.edge.forward.pools import OK, Dialling, Listener, answer
 async def test_turns_are_taken_once_a_request() -> None:
     where = upstream(A, B)
     pool = Dialling(DEFAULT, where)
-    assert [pool.addresses(where)[0].address for _ in range(4)] == [A, B, A, B]
-    assert {each.address for each in pool.addresses(where)} == {A, B}  # the rest is tried when the first is not there
+    assert [pool.addresses(to(where))[0].address for _ in range(4)] == [A, B, A, B]
+    assert {each.address for each in pool.addresses(to(where))} == {
+        A,
+        B,
+    }  # the rest is tried when the first is not there
+
+
+@pytest.mark.asyncio
+async def test_a_match_goes_on_with_the_turns_that_its_table_was_made_with() -> None:
+    where = upstream(A, B)
+    pool = Dialling(DEFAULT, where)
+    each, other = (RouteMatch(to(where).route, {}, pool.fleet.turns(where)) for _ in range(2))
+    found = [pool.addresses(one)[0].address for one in (each, other, each, other)]
+    assert (found, each.turns is other.turns) == ([A, B, A, B], True)
+
+
+@pytest.mark.asyncio
+async def test_who_registers_or_leaves_is_known_at_the_next_request_of_every_match() -> None:
+    first, second = upstream(A), upstream(B)
+    pool = Dialling(DEFAULT, first, second)
+    found = [to(first), to(second)]
+    assert [[each.address for each in pool.addresses(one)] for one in found] == [[A], [B]]
+    pool.roster.put(instance("one", 1))
+    here = ("10.0.0.1", 1)
+    assert [{each.address for each in pool.addresses(one)} for one in found] == [{A, here}, {B, here}]
+    pool.roster.remove("orders", "one")
+    assert [[each.address for each in pool.addresses(one)] for one in found] == [[A], [B]]
+
+
+@pytest.mark.asyncio
+async def test_a_match_of_the_generation_before_knows_who_came_and_left_since() -> None:
+    before = to(upstream(A, B))
+    pool = Dialling(DEFAULT, before.route.upstream)
+    pool.addresses(before)
+    pool.configure({}, [upstream(B)])  # a reload that drops the other route
+    pool.roster.put(instance("one", 1))
+    assert {each.address for each in pool.addresses(before)} == {A, B, ("10.0.0.1", 1)}
+    assert all(each in list(pool.fleet.endpoints()) for each in pool.addresses(before))
 
 
 @pytest.mark.asyncio
 async def test_a_service_without_endpoints_is_unreachable() -> None:
     with pytest.raises(UpstreamUnreachable):
-        Dialling().addresses(upstream())
+        Dialling().addresses(to(upstream()))
 
 
 @pytest.mark.asyncio
 async def test_an_upstream_that_was_never_configured_has_its_endpoints() -> None:
-    assert [each.address for each in Dialling().addresses(upstream(A))] == [A]
+    assert [each.address for each in Dialling().addresses(to(upstream(A)))] == [A]
 
 
 @pytest.mark.asyncio
@@ -57,7 +94,7 @@ async def test_who_cannot_be_reached_is_passed_over_and_an_impostor_is_not() -> 
     assert (await pool.ask(where)).endpoint is pool.at(B)
     pool.reach = forged
     with pytest.raises(UpstreamIdentityRejected):
-        await pool.dial(where, pool.addresses(where))
+        await pool.dial(where, pool.addresses(to(where)))
     assert [pool.at(address).in_flight for address in (A, B)] == [0, 1]
 
 
@@ -219,7 +256,7 @@ async def test_who_leaves_while_it_is_made_frees_his_place() -> None:
 async def test_a_connection_that_is_no_request_does_not_count() -> None:
     where = upstream(A)
     pool = Dialling(DEFAULT, where)
-    pool.addresses(where)
+    pool.addresses(to(where))
     pinned = await pool.connect(where, pool.at(A))
     pinned.connection.start(Listener(), b"", is_head_method=False, is_complete=True)
     assert pool.at(A).in_flight == 0
@@ -245,7 +282,7 @@ async def test_requests_that_begin_in_the_same_moment_keep_the_limit() -> None:
         await go_on.wait()
 
     pool.reach = slow
-    orders = [pool.addresses(where) for _ in range(9)]  # nobody is under way yet: each sees room
+    orders = [pool.addresses(to(where)) for _ in range(9)]  # nobody is under way yet: each sees room
     dials = [asyncio.create_task(pool.dial(where, order)) for order in orders]
     await asyncio.sleep(0)
     go_on.set()
@@ -295,7 +332,7 @@ async def test_whose_fault_it_was(fault: str) -> None:
             answer(pinned)
     assert pool.at(A).health.is_ejected is is_fault
     if is_fault:
-        assert [pool.addresses(where)[0].address for _ in range(3)] == [B] * 3
+        assert [pool.addresses(to(where))[0].address for _ in range(3)] == [B] * 3
 
 
 @pytest.mark.asyncio
@@ -331,7 +368,7 @@ async def test_an_impostor_is_left_alone_and_what_we_do_not_know_is_not_his_faul
     pool.reach = forged
     for _ in range(QUICK.failures):
         with pytest.raises(UpstreamIdentityRejected):
-            await pool.dial(where, (pool.addresses(where)[0], *pool.addresses(where)))
+            await pool.dial(where, (pool.addresses(to(where))[0], *pool.addresses(to(where))))
     assert pool.at(A).health.is_ejected is is_fault
 
 

@@ -24,7 +24,7 @@ from pki.spiffe import SpiffeId
 from pki.svid import VerifiedSvid
 from tests.e2e.outside import NOW, ROOT, Leaf
 from tests.e2e.rogue import Rogue
-from tests.edge.forward.house import ID, upstream
+from tests.edge.forward.house import ID, to, upstream
 from tests.edge.forward.test_io_insist import context_of
 
 
@@ -59,7 +59,7 @@ async def test_who_leaves_while_it_is_proven_is_no_connection(tmp_path: Path) ->
         pool.trust(UpstreamTrust(1, b"", trusted, trusted, lambda handshake, spiffe_id: proven))
         pool.configure({}, [where])
         with pytest.raises(UpstreamUnreachable) as refused:
-            await pool.dial(where, pool.addresses(where))
+            await pool.dial(where, pool.addresses(to(where)))
         service.greeted.set()
     assert (refused.value.rule, pool.open_connections) == ("upstream-closed", 0)
     assert service.received == b""
@@ -83,5 +83,5 @@ async def test_what_is_revoked_while_an_address_is_asked_gets_no_request_P24_P41
         pool.trust(UpstreamTrust(1, b"", shown, trusted, revoked_after_the_first_look))
         pool.configure({}, [where])
         with pytest.raises(UpstreamIdentityRejected) as refused:
-            await pool.dial(where, pool.addresses(where))
+            await pool.dial(where, pool.addresses(to(where)))
     assert (refused.value.rule, pool.open_connections, service.received) == ("revoked", 0, b"")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import MalformedRequest, MethodNotAllowed, Misdirected, RouteNotFound
+from edge.forward.fleet import Fleet
 from edge.model.http import RawField, Request
 from edge.model.route import Capture, FieldCondition, PathPattern, Route, RouteMatch, Segment, Upstream, Wildcard
+from edge.registry.roster import Roster
 from edge.routing import match as matching
 from edge.routing import table
 from edge.routing.pattern import parse
@@ -40,6 +44,16 @@ def route(
     )
 
 
+def asked(
+    path: str,
+    method: str = "GET",
+    host: str = "localhost",
+    raw_query: bytes = b"",
+    fields: tuple[RawField, ...] = (),
+) -> Request:
+    return Request(method, path, raw_query, bool(raw_query), host, host, fields, None, None, False)
+
+
 def match(
     routes: Sequence[Route],
     path: str,
@@ -49,7 +63,7 @@ def match(
     raw_query: bytes = b"",
     fields: tuple[RawField, ...] = (),
 ) -> RouteMatch:
-    request = Request(method, path, raw_query, bool(raw_query), host, host, fields, None, None, False)
+    request = asked(path, method, host, raw_query, fields)
     return matching.match(table.compile(routes, ["localhost", "api.example.com", "[::1]"]), request, sni)
 
 
@@ -124,6 +138,43 @@ def test_captured_segments_are_decoded_for_the_policy() -> None:
     routes = [route("r", "/{tenant}/{user}/**", encoded_slash=True)]
     assert match(routes, "/acme/a%40b%2Fc/x").params == {"tenant": "acme", "user": "a@b/c"}
     assert match([route("r", "/*")], "/x").params == {}
+
+
+def test_what_captures_nothing_has_one_match_and_all_matches_of_a_route_one_turn() -> None:
+    fleet = Fleet(Roster(), Random(1).random)
+    bare, captures = route("bare", "/a/**"), route("captures", "/b/{id}")
+    compiled = table.compile([bare, captures], ["localhost"], fleet.turns)
+    bares, captured = (
+        [matching.match(compiled, asked(path), None) for path in paths]
+        for paths in (["/a/1", "/a/2"], ["/b/1", "/b/2"])
+    )
+    assert bares[0] is bares[1]
+    assert [each.params for each in captured] == [{"id": "1"}, {"id": "2"}]
+    assert {id(each.turns) for each in (*bares, *captured)} == {id(fleet.turns(bare.upstream))}
+    assert {type(each) for each in (*bares, *captured)} == {table.Entry}  # else the interpreter is slow with both
+
+
+@pytest.mark.parametrize("order", [*permutations(range(4))])
+def test_routes_of_one_pattern_are_tried_in_their_order_however_the_file_has_them(order: tuple[int, ...]) -> None:
+    routes = [
+        route("condition", "/a", headers=(FieldCondition("x-v", "1"),)),
+        route("host", "/a", hosts=("localhost",)),
+        route("any-host", "/a"),
+        route("other-method", "/a", ("POST",)),
+    ]
+    mixed = [routes[at] for at in order]
+    assert match(mixed, "/a", fields=((b"x-v", b"1"),)).route.name == "condition"
+    assert match(mixed, "/a").route.name == "host"
+    assert match(mixed, "/a", host="[::1]").route.name == "any-host"
+    assert match(mixed, "/a", "POST").route.name == "other-method"
+
+
+def test_what_follows_a_route_follows_no_other_route_with_equal_terms() -> None:
+    local = ("localhost",)
+    routes = [route("a", "/a", hosts=local), route("a-any", "/a"), route("b", "/b", hosts=local)]
+    assert match(routes, "/a", host="[::1]").route.name == "a-any"
+    with pytest.raises(RouteNotFound):
+        match(routes, "/b", host="[::1]")
 
 
 def test_method_of_no_route_of_the_pattern_is_refused_with_what_is_allowed() -> None:
