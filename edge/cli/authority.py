@@ -26,6 +26,7 @@ from pki.io_status import STATUS, Publisher
 Asks = Callable[[desk.FromOperator], desk.Reply]
 _PATIENCE_S = 30.0
 _TURN_S = 0.5
+"""Less than a gateway's authority stands aside for."""
 
 
 @contextmanager
@@ -36,22 +37,15 @@ def reach(state: Path, passphrases: Passphrases, services: Mapping[str, tuple[st
         AuthorityLocked: missing, no or wrong passphrase, or held by another process for too long.
         UnsafeFile, NotRecorded: see `Authority.open`.
     """
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while not _is_open_there(state):
-        try:
-            left_s = max(0.0, min(_TURN_S, deadline - time.monotonic()))
-            authority = Authority.open(state / "ca", passphrases, now=datetime.now(UTC), lock_wait_s=left_s)
-        except AuthorityBusy:  # another command; or a gateway that starts, whose socket is not there yet
-            if time.monotonic() >= deadline:
-                raise
-            continue
-        with authority:
-            publisher = Publisher(authority, state / STATUS)
-            own = Desk(authority, passphrases, publisher, Grants(services))
-            with Heartbeats(publisher):  # a gateway may wait to have it open again
-                yield partial(_granted_by, own)
+    authority = _opened(state, passphrases, until=lambda: _is_open_there(state))
+    if authority is None:
+        yield lambda request: _granted(_over_there(state, request))
         return
-    yield lambda request: _granted(_over_there(state, request))
+    with authority:
+        publisher = Publisher(authority, state / STATUS)
+        own = Desk(authority, passphrases, publisher, Grants(services))
+        with Heartbeats(publisher):  # a gateway may wait to have it open again
+            yield partial(_granted_by, own)
 
 
 @contextmanager
@@ -60,10 +54,33 @@ def alone(state: Path, passphrases: Passphrases) -> Iterator[Authority]:
 
     Raises: as `reach`.
     """
-    if _is_open_there(state):
-        _granted(_over_there(state, desk.StandAside()))
-    with Authority.open(state / "ca", passphrases, now=datetime.now(UTC)) as authority:
+
+    def ask_for_it() -> bool:
+        """Each turn anew: it is back after a second, and this process may have been slower."""
+        if _is_open_there(state):
+            _granted(_over_there(state, desk.StandAside()))
+        return False
+
+    authority = _opened(state, passphrases, until=ask_for_it)
+    assert authority is not None
+    with authority:
         yield authority
+
+
+def _opened(state: Path, passphrases: Passphrases, *, until: Callable[[], bool]) -> Authority | None:
+    """The authority, as soon as nobody else has it; None when `until`, asked before each turn of waiting, is so.
+
+    Raises: as `reach`.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not until():
+        left_s = max(0.0, min(_TURN_S, deadline - time.monotonic()))
+        try:
+            return Authority.open(state / "ca", passphrases, now=datetime.now(UTC), lock_wait_s=left_s)
+        except AuthorityBusy:  # another command; or a gateway that starts, whose socket is not there yet
+            if time.monotonic() >= deadline:
+                raise
+    return None
 
 
 def _is_open_there(state: Path) -> bool:

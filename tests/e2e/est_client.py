@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
 from pki.io_keys import make_ec, private_pem
+from pki.issue import unverified_role
 from tests.e2e.whole_gateway import Gateway, knock
 
 _EST = "/.well-known/est"
@@ -60,20 +61,26 @@ class EstClient:
         self._hang_up()
 
     def _look(self) -> None:
+        issuers = self._issuers()
+        if not issuers:
+            return
+        leaf = x509.load_pem_x509_certificates((self.identity / "chain.pem").read_bytes())[0]
+        if any(each.subject != leaf.issuer for each in issuers) or datetime.now(UTC) >= (self.due or due_of(leaf)):
+            self._renew(issuers)
+
+    def _issuers(self) -> list[x509.Certificate]:
+        """Of services, as the bundle of this moment names them; none: it was not to be had."""
         status, body, _ = self._ask("GET", "cacerts")
         if status != 200:
             self.failures.append(f"{self.identity.name}: {status} {body!r}")
             self._hang_up()
-            return
+            return []
         bundle = [each.public_bytes(Encoding.PEM) for each in load_der_pkcs7_certificates(b64decode(body))]
         if bundle != self._bundle:
             self._write("bundle.pem", b"".join(bundle))
             self._bundle = bundle
             self._on_change(self.identity)
-        issuers = [each for each in map(x509.load_pem_x509_certificate, bundle) if _role(each) == "svc"]
-        leaf = x509.load_pem_x509_certificates((self.identity / "chain.pem").read_bytes())[0]
-        if any(each.subject != leaf.issuer for each in issuers) or datetime.now(UTC) >= (self.due or due_of(leaf)):
-            self._renew(issuers)
+        return [each for each in map(x509.load_pem_x509_certificate, bundle) if unverified_role(each) == "svc"]
 
     def _renew(self, issuers: list[x509.Certificate]) -> None:
         key = make_ec("p256")
@@ -84,7 +91,12 @@ class EstClient:
                 self.failures.append(f"{self.identity.name}: simplereenroll {status} {body!r}")
             return
         (leaf,) = load_der_pkcs7_certificates(b64decode(body))
-        issuer = next(each for each in issuers if each.subject == leaf.issuer)
+        if all(each.subject != leaf.issuer for each in issuers):
+            issuers = self._issuers()  # it was announced since, and signs already
+        issuer = next((each for each in issuers if each.subject == leaf.issuer), None)
+        if issuer is None:
+            self.failures.append(f"{self.identity.name}: no bundle names the issuer of what simplereenroll gave")
+            return
         self._write("key.pem", private_pem(key))
         self._write("chain.pem", leaf.public_bytes(Encoding.PEM) + issuer.public_bytes(Encoding.PEM))
         self.due = parsedate_to_datetime(fields["Edge-Renew-After"])
@@ -123,8 +135,3 @@ class EstClient:
 def due_of(leaf: x509.Certificate) -> datetime:
     """Two thirds of its life, for who was told nothing."""
     return leaf.not_valid_before_utc + (leaf.not_valid_after_utc - leaf.not_valid_before_utc) * 2 / 3
-
-
-def _role(certificate: x509.Certificate) -> str:
-    units = certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
-    return str(units[0].value) if units else ""
