@@ -11,7 +11,7 @@
 
 Issuing, in this order, and nothing between may be left out:
 1. names, key and lifetime against the role (`issue.leaf_names`); a refusal is recorded too;
-2. the public key belongs to nobody else (attack P36);
+2. the public key belongs to nobody else (attack P36), and no DNS name of it to a gateway;
 3. the intent is recorded durably;
 4. sign;
 5. the leaf passes the verifying profile (`svid`), else it is revoked on the spot;
@@ -150,6 +150,7 @@ class Authority:
         try:
             names = issue.leaf_names(request, trust_domain=self.trust_domain, space=self.space(request.role))
             self._check_key_is_free(request)
+            self._check_names_are_free(request, names, now)
             template = issue.leaf_template(request, names, issuer, serial, now)
             key = self.key(request.role, issuer)
             not_after = min(now + request.life, issuer.not_valid_after_utc)
@@ -291,6 +292,19 @@ class Authority:
                 raise IssueRefused("key-reuse", f"the key was certified for {each.role}/{each.name}; make a new one")
             if each.reason == "keyCompromise":
                 raise IssueRefused("key-reuse", "the key was revoked as compromised; make a new one")
+
+    def _check_names_are_free(self, request: IssueRequest, names: LeafNames, now: datetime) -> None:
+        """Whoever compares host names alone, as a plain EST client does, would take a service that has a gateway's DNS name
+        for the gateway, and hand it the tokens of others. The CA's own gateway is never refused: it would end."""
+        rivals: tuple[str, ...] = ("gw",) if request.role in ("svc", "op") else ()
+        if request.role == "gw" and request.name != issue.GATEWAY_NAME:
+            rivals = ("svc", "op")
+        with self.record.rows() as rows:
+            held = [each for role in rivals if names.dns for each in rows.unexpired(now, role)]
+        for each in held:
+            taken = sorted(set(names.dns).intersection(each.names))
+            if taken and each.state != "revoked":
+                raise IssueRefused("name-taken", f"{', '.join(taken)}: a certificate of {each.role}/{each.name} has it")
 
     def _self_check(
         self,

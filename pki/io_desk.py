@@ -18,11 +18,11 @@ from pki import desk, io_enrol, io_rotate, io_status
 from pki.errors import AuthorityLocked, IssueRefused, PkiError
 from pki.io_authority import Authority
 from pki.io_enrol import Grants
-from pki.io_identity import GATEWAY_NAME, renew_own
+from pki.io_identity import renew_own
 from pki.io_keys import Passphrases
 from pki.io_record import Issuance
 from pki.io_status import Publisher, list_name
-from pki.issue import SIGNER_ROLES, UPSTREAM_ROLES, IssueRequest
+from pki.issue import GATEWAY_NAME, SIGNER_ROLES, UPSTREAM_ROLES, IssueRequest
 from pki.issued import Issued
 from pki.refusals import ENROL, Pace, told
 

@@ -24,6 +24,7 @@ from pki.io_files import private_directory
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.io_output import Held
 from pki.issue import (
+    GATEWAY_NAME,
     LEAF_LIFE,
     SIGNER_ROLES,
     UPSTREAM_ROLES,
@@ -36,8 +37,6 @@ from pki.issue import (
     split_hosts,
 )
 from pki.spiffe import SpiffeId
-
-GATEWAY_NAME = "edge"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ STATUS_UNIT = "status"
 """OU of the certificate that signs what is revoked (`revocation`)."""
 SIGNER_ROLES: tuple[SignerRole, ...] = (*ISSUER_ROLES, "status")
 
+GATEWAY_NAME = "edge"
+"""Of the gateway that has the authority: `/gw/edge`. Others that join have names of their own."""
+
 ROOT_LIFE = timedelta(days=3650)
 INTERMEDIATE_LIFE = timedelta(days=90)
 LEAF_LIFE = timedelta(hours=24)

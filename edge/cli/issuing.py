@@ -7,8 +7,7 @@ from datetime import timedelta
 
 from edge.config.issuing import IssuingPolicy
 from pki.errors import IssueRefused, SpiffeIdError
-from pki.io_identity import GATEWAY_NAME
-from pki.issue import LEAF_LIFE, check_life
+from pki.issue import GATEWAY_NAME, LEAF_LIFE, check_life
 from pki.spiffe import Role, SpiffeId
 
 ROLES: dict[str, Role] = {"service": "svc", "gateway": "gw", "operator": "op"}

@@ -19,7 +19,11 @@ from edge.forward.balance import BalanceSettings
 from edge.model.route import PathPattern
 from edge.registry.grant import Grant
 from edge.routing.pattern import parse
+from pki.issue import GATEWAY_NAME
 from pki.spiffe import SpiffeId, is_name
+
+_OF_THE_GATEWAY = f"{GATEWAY_NAME}.internal"
+"""A service that had it would be the gateway to whoever compares host names alone; the CA refuses those of other gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,13 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
         if shape is None:
             continue
         hosts = canonical_hosts(shape.hosts)
+        dns = shape.dns if shape.dns is not None else (f"{name}.internal",)
+        if _OF_THE_GATEWAY in dns:
+            own = (*way, "dns", dns.index(_OF_THE_GATEWAY)) if shape.dns is not None else way
+            message = f"the DNS name {_OF_THE_GATEWAY} is the gateway's own"
+            remedy = "give another one, or dns: []"
+            faults.append(table.document.fault(own, "wrong-value", message, remedy, at_key=shape.dns is None))
+            continue
         unserved = unserved_host(hosts, mesh)
         if unserved is not None:
             faults.append(
@@ -71,7 +82,7 @@ def read(table: Table, mesh: Mesh, faults: list[Fault]) -> Grants:
             may_serve=tuple(pattern(text) for text in shape.may_serve),
             hosts=hosts or mesh.hosts or (),
             methods=shape.methods or METHODS,
-            dns=shape.dns if shape.dns is not None else (f"{name}.internal",),
+            dns=dns,
             assertion=shape.assertion,
             addresses=tuple(map(ipaddress.ip_network, shape.addresses)),
         )

@@ -44,6 +44,7 @@ SENTENCES: Mapping[str, str] = {
     "csr-extension": "the signing request asks for more than names",
     "csr-names": "the signing request asks for a name that is not granted; leave the names out",
     "key-reuse": "this key belongs to somebody else, or was compromised; make a new one",
+    "name-taken": "a DNS name that is asked for is a gateway's; grant another one",
     "not-due": "the present certificate is renewed from two thirds of its life on",
     "revoked": "the present certificate was revoked; enrol with a token",
     "expired": "the present certificate has ended; enrol with a token",

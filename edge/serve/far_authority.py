@@ -34,9 +34,9 @@ from edge.control.word import Line
 from pki import enrolled, est, io_material, svid
 from pki.bundle import Bundle
 from pki.errors import AnswerRejected, AuthorityLocked, IssueRefused, MaterialRejected, SvidRejected
-from pki.io_identity import GATEWAY_NAME
 from pki.io_keys import make_ec, private_pem
 from pki.io_material import Files, Material
+from pki.issue import GATEWAY_NAME
 from pki.revocation import FRESH_S, MAX_BYTES
 from pki.spiffe import SpiffeId
 

@@ -32,7 +32,7 @@ from pki.errors import (
 from pki.io_authority import Authority, create
 from pki.io_keys import Cost, Passphrases, make_ec, make_ed25519
 from pki.io_record import Intent, Record
-from pki.issue import IssueRequest, name_space
+from pki.issue import GATEWAY_NAME, IssueRequest, IssuerRole, name_space
 from pki.tlog import note
 from pki.tlog import proof as tlog_proof
 from pki.tlog.io_reader import LogReader
@@ -159,6 +159,30 @@ def test_P36_a_key_of_the_authority_or_of_another_service_is_refused(authority: 
     for key in (own, root):
         with pytest.raises(IssueRefused, match="key-reuse"):
             authority.issue(replace(ORDERS, public_key=key), now)
+
+
+def test_E1_E2_a_gateway_s_dns_name_is_nobody_else_s(authority: Authority, state: Path, now: datetime) -> None:
+    """Who compares host names alone, such as an EST client that is plain curl, would take the service for the gateway."""
+
+    def wish(role: IssuerRole, name: str, *dns: str) -> IssueRequest:
+        return IssueRequest(role, name, make_ec("p256").public_key(), dns)
+
+    authority.issue(wish("gw", "edge-b", "edge-b.internal"), now)
+    authority.issue(wish("svc", "pay", "pay.internal"), now)
+    for taken in (
+        wish("svc", "edge-b", "edge-b.internal"),
+        wish("svc", "orders", "orders.internal", "edge-b.internal"),
+        wish("op", "alice", "edge-b.internal"),
+        wish("gw", "pay", "pay.internal"),
+    ):
+        with pytest.raises(IssueRefused, match="name-taken"):
+            authority.issue(taken, now)
+        assert leaves(state)[-1]["event.reason"] == "name-taken"
+    assert authority.issue(wish("svc", "edge-b"), now).number > 0
+    assert authority.issue(wish("gw", "edge-b", "edge-b.internal"), now).number > 0  # its renewal
+    assert authority.issue(wish("gw", GATEWAY_NAME, "pay.internal"), now).number > 0
+    later = now + timedelta(days=2)
+    assert authority.issue(wish("svc", "edge-b", "edge-b.internal"), later).number > 0
 
 
 def test_P18_a_leaf_is_cut_short_by_its_issuer_and_then_refused(authority: Authority, now: datetime) -> None:

@@ -40,6 +40,11 @@ def test_a_service_asks_for_assertions_and_its_routes_know(mode: str | None) -> 
         ("a_b: {may_serve: [/a]}", "2:3: wrong-value: services.a_b: expected a service name"),
         ("../a: {may_serve: [/a]}", "2:3: wrong-value: services.../a: expected a service name"),
         ("x: {}", "2:6: missing-key: services.x.may_serve"),
+        ("edge: {may_serve: [/a]}", "2:3: wrong-value: services.edge: the DNS name edge.internal is the gateway's own"),
+        (
+            "x: {may_serve: [/a], dns: [x.internal, edge.internal]}",
+            "2:42: wrong-value: services.x.dns[1]: the DNS name edge.internal is the gateway's own",
+        ),
         ("x: null", "2:6: wrong-type: services.x"),
         ("x: {may_serve: []}", "2:18: wrong-value: services.x.may_serve: expected a list of patterns"),
         ("x: {may_serve: [orders/**]}", "2:19: wrong-value: services.x.may_serve[0]: expected a path pattern"),
