@@ -58,7 +58,9 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.rule}: {self.message}; {self.remedy}"
+        """One line, whatever stands in the file: what is shown of it steers no terminal (attack E8)."""
+        text = f"{self.file}:{self.line}:{self.column}: {self.rule}: {self.message}; {self.remedy}"
+        return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 class EdgeError(Exception):

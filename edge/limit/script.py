@@ -202,7 +202,8 @@ def arguments(mark: int, groups: Sequence[tuple[int, Sequence[Question]]]) -> tu
 def answers(reply: object, mark: int, groups: Sequence[tuple[int, Sequence[Question]]]) -> list[list[Answer]] | None:
     """The store's reply as one answer per question; None when it is not a reply to this question.
 
-    The store is not trusted to be well: an answer that grants more than was asked is no answer.
+    The store is not trusted to be well: an answer that grants more than was asked is no answer, and none counts for longer
+    than a window, whose grains make it a sixty-fourth longer at most: who lied once must not have locked one out for good.
     """
     expected = 1 + sum(_NUMBERS + question.windows for _, questions in groups for question in questions)
     if not isinstance(reply, list) or len(reply) != expected or reply[0] != mark:
@@ -217,6 +218,8 @@ def answers(reply: object, mark: int, groups: Sequence[tuple[int, Sequence[Quest
             end = at + _NUMBERS
             granted, free, life_us, reset_us, retry_us, stamp = reply[at:end]
             later = tuple(reply[end : end + question.windows])
+            window_us = question.limit.window_s * 1_000_000
+            life_us, retry_us = min(life_us, window_us), min(retry_us, window_us + (window_us >> 6))
             answer = Answer(granted, free, life_us, reset_us, retry_us, stamp, later)
             if answer.granted > max(waiting, question.ahead) or max(answer.later, default=0) > question.later:
                 return None

@@ -106,6 +106,7 @@ def test_sealed_leaf_begins_with_its_writer() -> None:
     "body",
     [
         b'"event.action":"pki.issued"}',
+        b'"event.action":"pki.issued","event.action":"request"}',
         b'"event.action":"\\u0070ki.issued"}',
         b'"event.action":"request","event.action":"pki.issued"}',
         b'"event.action":"request","event\\u002eaction":"pki.issued"}',

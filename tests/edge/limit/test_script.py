@@ -53,6 +53,11 @@ def test_what_is_not_the_answer_to_this_question_is_none(reply: object) -> None:
     assert answers(reply, 9, GROUPS) is None
 
 
+def test_a_store_that_lies_locks_nobody_out_for_longer_than_a_window() -> None:
+    ((answer,),) = answers([9, 0, 0, 1 << 52, 1 << 52, 1 << 52, 0], 9, [(1, (B,))]) or []
+    assert (answer.life_us, answer.retry_us) == (1_000_000, 1_000_000 + (1_000_000 >> 6))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.recursive(st.none() | st.integers() | st.binary(max_size=4), st.lists, max_leaves=25))
 def test_any_reply_gives_answers_or_none(reply: Any) -> None:

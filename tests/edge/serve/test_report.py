@@ -122,3 +122,10 @@ def test_library_is_heard_without_its_words(capsys: pytest.CaptureFixture[str]) 
     line = json.loads(capsys.readouterr().err)
     assert (line["logger"], line["cause"], line["event"]) == ("aiohttp.client", "warning", "a library complains")
     assert "hunter22" not in json.dumps(line)
+
+
+def test_a_fault_is_one_line_whatever_the_file_says_E8(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault("a\nb.yaml", 1, 2, "policy-id", "found \x1b[2J\u202e\u2028\x00", "write é")
+    Report("test").faults([fault])
+    assert capsys.readouterr().err == str(fault) + "\n"
+    assert str(fault) == r"a\x0ab.yaml:1:2: policy-id: found \x1b[2J\x202e\x2028\x00; write é"
