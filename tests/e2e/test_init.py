@@ -27,28 +27,41 @@ from pki.io_keys import Passphrases
 Init = Callable[..., Any]
 
 
+def invoked(*arguments: object) -> Any:
+    application = typer.Typer()
+    application.command()(init.command)
+    return CliRunner().invoke(application, [str(argument) for argument in arguments])
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Init:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    application = typer.Typer()
-    application.command()(init.command)
-    return lambda *arguments: CliRunner().invoke(application, [str(argument) for argument in arguments])
+    return invoked
 
 
-def test_what_it_writes_is_a_whole_configuration(run: Init, tmp_path: Path) -> None:
-    home = tmp_path / "edge"
-    result = run(home)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What it makes when nothing is wished, and what it said; read or copied, never used."""
+    home = tmp_path_factory.mktemp("made") / "edge"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+        result = invoked(home)
     assert result.exit_code == 0, result.output
+    return home, str(result.stderr)
+
+
+def test_what_it_writes_is_a_whole_configuration(made: tuple[Path, str]) -> None:
+    home, _ = made
     config = parse(io_load.load(home / "edge.yaml", {}))
     assert (config.trust_domain, config.unissued) == ("mesh.internal", ())
     assert config.listeners.public.hosts == ("localhost", "api.example.com")
     assert sorted(os.listdir(home / "policies")) == sorted(POLICY_FILES)
 
 
-def test_without_a_terminal_passphrases_are_random_and_said(run: Init, tmp_path: Path) -> None:
-    result = run(tmp_path / "edge")
-    ca = tmp_path / "edge" / "state" / "ca"
-    assert "root.passphrase" in result.stderr
+def test_without_a_terminal_passphrases_are_random_and_said(made: tuple[Path, str]) -> None:
+    home, said = made
+    ca = home / "state" / "ca"
+    assert "root.passphrase" in said
     assert {stat.S_IMODE((ca / f"{name}.passphrase").stat().st_mode) for name in ("root", "issuing")} == {0o600}
     with Authority.open(ca, Passphrases(ca), now=datetime.now(UTC)) as authority:
         assert authority.trust_domain == "mesh.internal"
@@ -118,10 +131,9 @@ def test_no_ca_leaves_the_authority_to_others(run: Init, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first(made: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gateway, with what its CA made for another one; copied, never used itself."""
-    home = tmp_path_factory.mktemp("first") / "a"
-    init.command(home, host=["localhost"])
+    home = shutil.copytree(made[0], tmp_path_factory.mktemp("first") / "a")
     assert issue.main(["edge-b", "--role", "gateway", "-q", "-c", str(home / "edge.yaml")]) == 0
     return home
 
@@ -138,7 +150,10 @@ def test_a_second_gateway_joins_and_renews(run: Init, tmp_path: Path, material: 
     assert "EDGE_STORE" in result.stderr
     config = parse(io_load.load(home / "edge.yaml", {"EDGE_STORE": "unix:///run/store.sock"}))
     assert (config.trust_domain, config.unissued, config.state) == ("mesh.internal", (), home / "st ate")
-    assert (config.listeners.public.bind, config.listeners.public.hosts) == (("::1", 443), ("localhost",))
+    assert (config.listeners.public.bind, config.listeners.public.hosts) == (
+        ("::1", 443),
+        ("localhost", "api.example.com"),
+    )
     assert config.audit.origin == "mesh.internal/log/edge-b"
     assert not (home / "st ate" / "ca").exists()
     edge_yaml = (home / "edge.yaml").read_bytes()
