@@ -60,10 +60,16 @@ class Front:
     """
 
     def __init__(
-        self, gateway: Gateway, shared: Shared, deadlines: Deadlines, protocol: Callable[[Front], Connection]
+        self,
+        gateway: Gateway,
+        shared: Shared,
+        deadlines: Deadlines,
+        protocol: Callable[[Front], Connection],
+        heads: KnownHeads | None = None,
     ) -> None:
+        """`heads`: what HTTP/1.1 remembers of them; None: as many as a worker may."""
         self._gateway = gateway
-        self.heads = KnownHeads()
+        self.heads = heads or KnownHeads()
         self.blocks = KnownBlocks()
         self.shared = shared
         self.deadlines = deadlines

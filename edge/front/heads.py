@@ -23,16 +23,18 @@ MAX_HEAD_BYTES = 2048
 class KnownHeads:
     """Owner: the front, one per worker; one loop, no lock. Emptied with each generation: memos name its objects."""
 
-    __slots__ = ("get", "known")
+    __slots__ = ("_at_most", "get", "known")
 
-    def __init__(self) -> None:
+    def __init__(self, at_most: int = MAX_HEADS) -> None:
+        """`at_most` 0: none is kept, where none comes twice."""
+        self._at_most = at_most
         self.known: dict[bytes, Request] = {}
         self.get = self.known.get
 
     def put(self, head: bytes, request: Request) -> None:
         """Remember a head that was parsed, and let steps keep what they derive from it."""
-        if len(head) <= MAX_HEAD_BYTES:
-            if len(self.known) >= MAX_HEADS:
+        if len(head) <= MAX_HEAD_BYTES and self._at_most:
+            if len(self.known) >= self._at_most:
                 self.known.clear()
             request.memo = {}
             self.known[head] = request

@@ -24,6 +24,7 @@ import uvloop
 from edge.errors import UnsafeState
 from edge.forward.io_plain import PlainPool
 from edge.front import SWEEP_S, Deadlines, Doorkeeper, Front, Gate, Http1, Proof, revoke
+from edge.front.heads import KnownHeads
 from edge.pipeline import Gateway
 from edge.serve import attach_identity, attach_line, heap
 from edge.serve.attach_identity import Held
@@ -118,7 +119,9 @@ class Attached:
         self._held = held
         self._revoked = AttachRevoked()
         gateway, self._proof = self._build(held)
-        self._front = Front(gateway, self._shared, replace(Deadlines(), drain_s=settings.drain_s), Http1)
+        deadlines = replace(Deadlines(), drain_s=settings.drain_s)
+        # Each head of a gateway has an id of its own, so none comes twice.
+        self._front = Front(gateway, self._shared, deadlines, Http1, KnownHeads(at_most=0))
         self._call = self._calling(gateway)
         self._gate: Gate | None = None
         self._sock = _bind(settings.listen)
