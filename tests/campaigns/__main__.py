@@ -21,6 +21,7 @@ from tests.campaigns import (
     gateway,
     idle,
     instances,
+    lanes,
     matrix,
     reload,
     renewal,
@@ -53,6 +54,13 @@ def run_ring(directory: Path, count: int, seed: int) -> str:
 def run_differential(directory: Path, count: int, seed: int) -> str:
     """Requests by chance to each shell: caller, gateway, log and upstream must read the same, or all must refuse alike."""
     return str(differential.campaign(directory, count, seed))
+
+
+def run_lanes(directory: Path, count: int, seed: int) -> str:
+    """Connections whose bytes nearly came before: what is remembered of heads must change nothing that anybody reads."""
+    outcome = lanes.campaign(directory / "edge", count, seed)
+    assert not outcome.disagreements, "\n".join(outcome.disagreements)
+    return str(outcome)
 
 
 def run_attach(directory: Path, count: int, seed: int) -> str:
@@ -214,6 +222,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Path, int, int], str], int]] = {
     "idle": (run_idle, 10_000),
     "instances": (run_instances, 60),
     "kill": (run_kill, 60),
+    "lanes": (run_lanes, 100_000),
     "matrix": (run_matrix, 1),
     "reload": (run_reload, 100),
     "renewal": (run_renewal, 6),

@@ -17,7 +17,7 @@ from tests.wire.test_http2_abuse import FLOODS
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("differential", 30), ("instances", 1), ("kill", 3), ("reload", 4), ("ring", 2), ("stream", 24)],
+    [("differential", 30), ("instances", 1), ("kill", 3), ("lanes", 120), ("reload", 4), ("ring", 2), ("stream", 24)],
 )
 def test_campaign(name: str, count: int, tmp_path: Path) -> None:
     assert CAMPAIGNS[name][0](tmp_path, count, 7)
