@@ -35,6 +35,8 @@ MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
 HEADS_AT_ONCE = 8
 """Of pipelined requests that are answered at once, because they are refused; then others have their turn."""
+_EMPTY_LINE = b"\r\n"
+"""RFC 9112 §2.2: one before a request line is ignored; a flood of them is not."""
 HELD_BYTES = 16_384
 """Of an answer that the client does not take; then the upstream is not read. One read more comes on top."""
 
@@ -154,13 +156,12 @@ class Http1(Answering):
             self._resume_reading()
 
     def _feed_head(self, data: bytes) -> bytes:
-        if data.startswith(b"\r\n"):
-            data = data[2:]  # RFC 9112 §2.2: one empty line before a request line is ignored; a flood of them is not
-            if not data:
-                return b""
+        ignored = b""
+        if data.startswith(_EMPTY_LINE):
+            ignored, data = _EMPTY_LINE, data[2:]
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
-            self._wait_for_head(data)
+            self._wait_for_head(ignored, data)
             return b""
         head, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
         known = self._front.heads.get(head)
@@ -189,16 +190,16 @@ class Http1(Answering):
         exchange.start(request)
         return rest
 
-    def _wait_for_head(self, data: bytes) -> None:
-        """Keep a part of a head; refuse at once what can no longer become a good one."""
+    def _wait_for_head(self, ignored: bytes, data: bytes) -> None:
+        """Keep a part of a head, with the empty line before it; refuse at once what can no longer become a good one."""
         error = fault_in_part(data)
         if error is not None:
             self._begin(error, data, b"")
             return
-        if not self._pending and not self._is_reading_head:
+        if data and not self._is_reading_head:
             self._is_reading_head = True
             self._deadline_s = self._front.shared.loop.time() + self._front.deadlines.head_s
-        self._pending = data
+        self._pending = ignored + data
 
     def _begin(self, error: EdgeError | None, head: bytes, rest: bytes) -> bytes:
         """A head is in: make the exchange, and the request if it is one. Gives back what is left of the bytes behind it."""
@@ -351,7 +352,7 @@ class Http1(Answering):
     def close_if_idle(self) -> None:
         """Drain: nothing under way and nothing half-read → close now; else after the answer."""
         self._keep_alive = False
-        if self._exchange is None and not self._pending:
+        if self._exchange is None and self._pending in (b"", _EMPTY_LINE):
             self._close()
 
     def waiting_bytes(self) -> int:

@@ -6,6 +6,7 @@ messages of `spoiled` are refused, each cut where it likes; whatever lies behind
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,6 +136,18 @@ def test_no_message_that_is_none_is_heard_and_nothing_behind_it_C1(rig: Rig) -> 
             assert client.is_closed(), raw
     assert rig.upstream.requests == []
     eventually(lambda: counted(rig) == before + len(SPOILED_HTTP1), 10)
+
+
+@pytest.mark.parametrize("lines", [b"\r\n", b"\r\n\r\n"])
+def test_one_empty_line_is_ignored_and_a_second_refused_however_they_come_2_2(rig: Rig, lines: bytes) -> None:
+    for cut in range(1, len(lines) + 1):
+        with rig.client() as client:
+            assert client.send(GET).answer().status == 200
+            client.send(lines[:cut])
+            time.sleep(0.02)  # so that it is a read of its own
+            answer = client.send(lines[cut:] + GET).answer()
+            assert answer.status == (200 if lines == b"\r\n" else 400), cut
+            assert client.is_closed(0.05) is (answer.status == 400)
 
 
 @pytest.mark.parametrize(
