@@ -127,7 +127,7 @@ class Exchange:
         """Called by the shell's sweep: has the upstream been silent for longer than the route allows?"""
         if self._deadline_s and now_s > self._deadline_s and not self._is_over:
             self._deadline_s = 0.0
-            give_up = self._connection.fail if self._connection is not None else self._upstream_error
+            give_up = self._connection.fail if self._connection is not None else self.refuse
             give_up(UpstreamTimeout("answer-timeout"))
 
     def pause_answer(self, *, is_paused: bool) -> None:
@@ -331,7 +331,7 @@ class Exchange:
             self._retries += 1
             self._connect()
             return
-        self._upstream_error(error)
+        self.refuse(error)
 
     def on_upstream_paused(self, *, is_paused: bool) -> None:
         if not self._body_ended:  # while the client has to send, its own deadline runs; now the upstream has to take
@@ -342,13 +342,6 @@ class Exchange:
 
     # -- endings --------------------------------------------------------------------------------
 
-    def _upstream_error(self, error: UpstreamError) -> None:
-        if self._status:  # the head of the answer is out: the only honest signal left is the end of the connection
-            if not self._is_over:
-                self._break_off(error)
-            return
-        self.refuse(error)
-
     def _break_off(self, error: BaseException) -> None:
         self._account.close(self.request, self._walk, self._status, row_of(error).reason, error)
         self._end()
@@ -356,9 +349,6 @@ class Exchange:
 
     def _failed(self, error: Exception) -> None:
         """A step, or what was awaited for it, did not do."""
-        if isinstance(error, UpstreamError):
-            self._upstream_error(error)
-            return
         if not isinstance(error, EdgeError):
             self._shared.report(error)
         self.refuse(error)
@@ -367,7 +357,7 @@ class Exchange:
         """Answer with the problem document of an error and close the record."""
         if self._is_over:
             return
-        if self._status:
+        if self._status:  # the head of the answer is out: the only honest signal left is the end of the connection
             self._break_off(error)
             return
         problem = render(error, self.decision_id, self._gateway.problem_base)
