@@ -40,11 +40,12 @@ from pathlib import Path
 
 from edge.audit import io_ring
 from edge.audit.drain import RingReader
-from edge.audit.record import AuditSettings, Value, event, event_end, stamp
+from edge.audit.place import NotarySettings
+from edge.audit.record import Value, event, event_end, stamp
 from edge.audit.ring import LEVEL_FULL, LEVEL_LOW, LEVEL_OK
 from edge.errors import UnsafeState
 from pki.errors import PkiError
-from pki.tlog.io_log import LogWriter, head_copy_of, open_signer
+from pki.tlog.io_log import LogWriter, open_signer
 
 BEAT_NS = 40_000_000
 """Promised to the writers: at least every 50 ms."""
@@ -59,34 +60,6 @@ SCAN_ENTRIES = 1 << 19
 """How far back the log is searched after a reboot: more than a minute of full load, kernels write back in half of it."""
 
 _SEQUENCE = re.compile(rb'"event\.sequence":(\d{1,19})[,}]')
-
-
-@dataclass(frozen=True, slots=True)
-class NotarySettings:
-    """Where the log lies and how it is kept."""
-
-    directory: Path
-    head_copy: Path
-    """Second place of the last signed head; not in `directory`."""
-    key_file: Path
-    origin: str
-    is_strict: bool
-    checkpoint_every_s: float
-    reserve_bytes: int
-
-    @classmethod
-    def of(cls, state: Path, settings: AuditSettings) -> NotarySettings:
-        """The places under the state directory."""
-        directory = state / "log"
-        return cls(
-            directory,
-            head_copy_of(directory),
-            directory / "signer.key",
-            settings.origin,
-            settings.is_strict,
-            settings.checkpoint_every_s,
-            settings.reserve_bytes,
-        )
 
 
 def run(commands: socket.socket, settings: NotarySettings) -> None:

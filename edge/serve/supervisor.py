@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from edge.audit import io_ring, notary
+from edge.audit import io_ring, notary, place
 from edge.audit.io_recorder import load_pseudonym_key
 from edge.audit.record import Value
 from edge.config.io_load import load
@@ -220,7 +220,7 @@ class Supervisor:
 
     def _start_notary(self, outline: Outline, state: Path) -> bytes:
         assert self._run_state is not None
-        settings = notary.NotarySettings.of(state, outline.audit)
+        settings = place.NotarySettings.of(state, outline.audit)
         link = self._notary = NotaryLink(
             self._reactor,
             self._nursery,

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge.audit import io_ring, notary
+from edge.audit.place import NotarySettings
 from edge.audit.record import AuditSettings
 from edge.audit.ring import Ring
 from edge.errors import NotRecordable
@@ -34,9 +35,9 @@ from pki.tlog.io_reader import LogReader
 Message = dict[str, object]
 
 
-def settings(state: Path, *, strict: bool = False) -> notary.NotarySettings:
+def settings(state: Path, *, strict: bool = False) -> NotarySettings:
     durability: Literal["standard", "strict"] = "strict" if strict else "standard"
-    return notary.NotarySettings.of(
+    return NotarySettings.of(
         state, AuditSettings("home.example/log", durability=durability, checkpoint_every_s=0.05, reserve_bytes=0)
     )
 
@@ -57,7 +58,7 @@ def fork(work: Callable[[], None]) -> int:
 class NotaryProcess:
     """A notary of our own, and the supervisor's end of it."""
 
-    def __init__(self, its: notary.NotarySettings) -> None:
+    def __init__(self, its: NotarySettings) -> None:
         self.socket, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def work() -> None:
@@ -225,7 +226,7 @@ def run(state: Path, rounds: int, seed: int, *, strict: bool = False) -> Outcome
 
 
 def _replace_notary(
-    desk: NotaryProcess, its: notary.NotarySettings, writers: list[WriterProcess], rng: random.Random
+    desk: NotaryProcess, its: NotarySettings, writers: list[WriterProcess], rng: random.Random
 ) -> NotaryProcess:
     """Kill it, often in the middle of an answer, and give its successor everything again."""
     if rng.random() < 0.5:

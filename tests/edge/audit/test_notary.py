@@ -14,6 +14,7 @@ import pytest
 
 from edge.audit import io_ring, notary
 from edge.audit.drain import RingReader
+from edge.audit.place import NotarySettings
 from edge.audit.ring import LEVEL_FULL, LEVEL_LOW, PAGE, W_BOOT, W_HEAD, W_HEARTBEAT, W_SLEEPING, Ring
 from edge.audit.verify import verify
 from edge.errors import UnsafeState
@@ -311,9 +312,7 @@ def test_short_disk_is_told_to_the_writers(tmp_path: Path, share: float, level: 
     disk = os.statvfs(tmp_path)
     reserve = int(disk.f_bavail * disk.f_frsize * share)
     its = kill.settings(tmp_path)
-    desk = NotaryProcess(
-        notary.NotarySettings(its.directory, its.head_copy, its.key_file, its.origin, False, 1.0, reserve)
-    )
+    desk = NotaryProcess(NotarySettings(its.directory, its.head_copy, its.key_file, its.origin, False, 1.0, reserve))
     path = io_ring.ring_path(tmp_path, "w")
     ring = Ring.create(path, "w", slots=8)
     desk.attach(path, "w")
