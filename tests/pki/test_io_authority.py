@@ -250,6 +250,23 @@ def test_P57_one_process_at_a_time(authority: Authority, state: Path, passphrase
         Authority.open(state / "ca", passphrases, now=now, lock_wait_s=0)
 
 
+def test_P53_what_is_intended_is_on_the_disk_before_it_is_signed(
+    authority: Authority, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, seen, sync = list[int](), dict[str, int](), os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        synced.append(descriptor)
+        sync(descriptor)
+
+    def progress(step: str, text: str) -> None:
+        seen[step] = len(synced)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    authority.issue(ORDERS, now, progress)
+    assert 0 < seen["recorded"] == seen["signed"] < seen["verified"]
+
+
 def test_P53_an_intent_without_outcome_is_revoked_at_the_next_open(
     state: Path, passphrases: Passphrases, now: datetime
 ) -> None:

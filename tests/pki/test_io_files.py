@@ -213,3 +213,25 @@ def test_P57_a_lock_is_held_by_one(tmp_path: Path) -> None:
     second = io_files.lock(tmp_path / "lock", wait_s=0)
     assert fcntl.fcntl(second, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     os.close(second)
+
+
+def test_P54_a_new_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 cannot show it: what was written survives the process, and only a power cut takes what was not synced."""
+    steps: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        steps.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        sync(descriptor)
+
+    def renamed(old: Path, new: Path) -> None:
+        steps.append("rename")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    io_files.write_private(tmp_path / "key", b"secret")
+    assert steps == ["sync file", "rename", "sync directory"]
+    steps.clear()
+    io_files.replace_directory(tmp_path / "orders", {"key.pem": (b"k", 0o600), "cert.pem": (b"c", 0o644)}, replace=False)
+    assert steps == ["sync file", "sync file", "sync directory", "rename", "sync directory"]
