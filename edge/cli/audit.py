@@ -19,7 +19,7 @@ from pki.errors import LogError
 from pki.tlog import checkpoint as checkpoints
 from pki.tlog.checkpoint import Checkpoint
 from pki.tlog.io_log import head_copy_of
-from pki.tlog.io_reader import VERIFIER_KEY
+from pki.tlog.io_reader import VERIFIER_KEY, read_file
 from pki.tlog.note import Verifier
 
 PUBLISHING_S = 2.0
@@ -142,7 +142,7 @@ def _present(path: Path) -> Path | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as exc:
         missing = path if path.parent.is_dir() else path.parent
         hint = "a gateway begins its log when it first serves; name the log's directory: edge audit verify DIR"

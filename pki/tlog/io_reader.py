@@ -6,6 +6,8 @@ one, as C2SP tlog-tiles allows, so a reader with a slightly older head still fin
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from pki.tlog import checkpoint, note, wal
@@ -16,6 +18,24 @@ from pki.tlog.tiles import WIDTH, bundle_path, length_prefixed, split_entries, s
 CHECKPOINT = "checkpoint"
 VERIFIER_KEY = "verifier.key"
 _ATTEMPTS = 5
+MAX_FILE_BYTES = 256 << 20
+"""Of one file of a log. Tiles and bundles have 17 MiB at most, a write-ahead file turns at a tenth of this."""
+
+
+def read_file(path: Path) -> bytes:
+    """A regular file, or what a link leads to. A pipe would be waited for without end, a device read without end.
+
+    Raises:
+        OSError: also for what is no file, or has more than MAX_FILE_BYTES.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(0, "not a regular file")
+        if facts.st_size > MAX_FILE_BYTES:
+            raise OSError(0, f"larger than {MAX_FILE_BYTES} bytes")
+        return file.read(MAX_FILE_BYTES)
 
 
 class LogReader:
@@ -33,7 +53,7 @@ class LogReader:
             LogUnreadable: it is there and cannot be read.
         """
         try:
-            return (self.directory / name).read_bytes()
+            return read_file(self.directory / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:

@@ -233,5 +233,7 @@ def test_P54_a_new_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, mo
     io_files.write_private(tmp_path / "key", b"secret")
     assert steps == ["sync file", "rename", "sync directory"]
     steps.clear()
-    io_files.replace_directory(tmp_path / "orders", {"key.pem": (b"k", 0o600), "cert.pem": (b"c", 0o644)}, replace=False)
+    io_files.replace_directory(
+        tmp_path / "orders", {"key.pem": (b"k", 0o600), "cert.pem": (b"c", 0o644)}, replace=False
+    )
     assert steps == ["sync file", "sync file", "sync directory", "rename", "sync directory"]

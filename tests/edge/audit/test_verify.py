@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -203,3 +204,20 @@ def test_copy_without_the_writer_s_own_files_is_good(log: Path, tmp_path: Path) 
     for name in (*wal.NAMES, "lock", "verifier.key"):
         (copy / name).unlink()
     assert verify(copy, KEY).ok
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "tile/0/000", "tile/entries/001", "wal.0"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless"])
+def test_what_is_no_file_neither_hangs_nor_fills_who_verifies(log: Path, name: str, kind: str) -> None:
+    """The auditor's machine is not the one that was broken into; what he is given to read may be."""
+    path = log / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    report = verify(log, KEY)
+    assert (report.ok, report.kind, name in report.detail) == (False, "missing", True)
