@@ -90,6 +90,7 @@ class Http1(Answering):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_gone()
+        self._message.release()
         self._front.shared.shed.close(self.peer.prefix)
         forget_peer(self.peer)
         self._front.forget(self)

@@ -36,7 +36,7 @@ class Message:
         "_in_trailers",
         "_is_counted_here",
         "_left",
-        "_parser",
+        "_made",
         "_tail",
         "fields",
         "is_complete",
@@ -47,7 +47,7 @@ class Message:
     )
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
+        self._made: httptools.HttpRequestParser | None = None
         self._content: list[bytes] = []
         self._in_trailers = self._is_counted_here = False
         self._tail = b""
@@ -58,6 +58,14 @@ class Message:
         self.keep_alive = True
         self.method = ""
         self.protocol = "1.1"
+
+    @property
+    def _parser(self) -> httptools.HttpRequestParser:
+        """Made when it is needed: heads that were met before are not parsed, and a connection that rests needs none."""
+        parser = self._made
+        if parser is None:
+            parser = self._made = httptools.HttpRequestParser(self)
+        return parser
 
     def feed_head(self, head: bytes) -> None:
         """A head with its empty line and nothing behind it.
@@ -70,9 +78,13 @@ class Message:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             # The wish is ignored (RFC 9110 §7.8), or refused with its body by parse; this parser is of no more use.
-            self._parser = httptools.HttpRequestParser(self)
+            self._made = None
         except httptools.HttpParserError as exc:
             raise MalformedRequest("http1-syntax", type(exc).__name__) from exc
+
+    def release(self) -> None:
+        """Nothing is read any more. It and its parser name each other, and would wait for the collector."""
+        self._made = None
 
     def expect_body(self, content_length: int | None) -> None:
         """A body follows: so many bytes, or chunks."""
@@ -114,8 +126,9 @@ class Message:
     def _feed_chunks(self, data: bytes) -> bytes:
         fed = 0
         now = data[:CHUNKED_AT_ONCE]
+        feed = self._parser.feed_data
         for piece in _pieces(self._tail, now):
-            self._parser.feed_data(piece)
+            feed(piece)
             fed += len(piece)
             if self.is_complete:
                 break
