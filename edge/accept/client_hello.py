@@ -24,6 +24,8 @@ UNRECOGNIZED_NAME = 112
 NO_APPLICATION_PROTOCOL = 120
 
 _MAX_RECORD_BYTES = 16_384 + 256
+MAX_FLIGHT_BYTES = 5 + _MAX_RECORD_BYTES
+"""Of what `is_awaited` looks at: a record with its header (RFC 8446 §5.1)."""
 _RECORD_TYPES = frozenset((20, 21, 22, 23))
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
@@ -114,6 +116,16 @@ def _protocols(content: bytes) -> tuple[bytes, ...]:
         found.append(content[at + 1 : end])
         at = end
     return tuple(found)
+
+
+def is_awaited(room: bytearray, size: int) -> bool:
+    """Whether the first `size` bytes of `room` (at least one) begin a record of a handshake that is not all there yet.
+
+    What is anything else is awaited no longer: OpenSSL has an alert for it.
+    """
+    if room[0] != _HANDSHAKE or size >= MAX_FLIGHT_BYTES:
+        return False
+    return size < 5 or size < 5 + _U16.unpack_from(room, 3)[0] <= MAX_FLIGHT_BYTES
 
 
 class HelloReader:

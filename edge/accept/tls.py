@@ -113,6 +113,8 @@ class _Accepted(_Direct):
     def do_handshake(self) -> None:
         if self._failure is not None:
             raise _bare(self._failure)
+        if not (self._incoming.pending or self._incoming.eof):
+            raise ssl.SSLWantReadError  # the loops begin before they have read; OpenSSL would say the same for 3 µs more
         try:
             self._look()
             super().do_handshake()

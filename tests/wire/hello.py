@@ -33,6 +33,10 @@ class Hello:
         self._message = flight[5:].replace(stand_in.encode(), name.encode())
         self._version = flight[1:3]
 
+    def flight(self) -> bytes:
+        """All of it, in one record."""
+        return struct.pack("!B2sH", _HANDSHAKE, self._version, len(self._message)) + self._message
+
     def sent(self, record: int, segment: int) -> str:
         """What the gateway said to it: `unrecognized_name`, `server hello`, or anything else by number."""
         pieces = [self._message[at : at + record] for at in range(0, len(self._message), record)]

@@ -41,8 +41,8 @@ POST = b"POST /orders/x HTTP/1.1\r\n" + HEAD + b"Content-Length: 100000\r\n\r\n"
 class Near:
     """Where the short-lived front listens, and what it thinks of its connections."""
 
-    def __init__(self, directory: Path, front: Front, port: int) -> None:
-        self.directory, self.front, self.public = directory, front, port
+    def __init__(self, directory: Path, front: Front, gate: Gate, port: int) -> None:
+        self.directory, self.front, self.gate, self.public = directory, front, gate, port
 
     def client(self) -> Client:
         return Client(self, "localhost")
@@ -89,7 +89,7 @@ async def near(
     timers.every(0.05, "stream deadlines", streams.sweep)
     timers.every(0.05, "beat", lambda: reader.beat(time.monotonic_ns()))
     try:
-        yield Near(directory, front, public_port)
+        yield Near(directory, front, gate, public_port)
         assert not unexpected
     finally:
         gate.close()

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.accept.client_hello import MAX_HELLO_BYTES, BadHello, ClientHello, HelloReader, parse_hello
+from edge.accept.client_hello import (
+    MAX_FLIGHT_BYTES,
+    MAX_HELLO_BYTES,
+    BadHello,
+    ClientHello,
+    HelloReader,
+    is_awaited,
+    parse_hello,
+)
 
 DECODE, NAME = 50, 112
 
@@ -168,3 +176,26 @@ def test_any_bytes_give_a_hello_or_our_refusal(noise: bytes, at: int) -> None:
     for content in (noise, good[:at] + noise, good[:at] + noise + good[at + len(noise) :]):
         with suppress(BadHello):
             assert isinstance(parse_hello(content), ClientHello)
+
+
+def awaited(flight: bytes) -> bool:
+    return is_awaited(bytearray(flight).ljust(MAX_FLIGHT_BYTES), len(flight))
+
+
+def test_a_hello_is_awaited_until_its_record_is_there() -> None:
+    flight = record(handshake(body(sni(b"localhost"))))
+    assert [awaited(flight[:size]) for size in range(1, len(flight) + 2)] == [True] * (len(flight) - 1) + [False, False]
+
+
+@pytest.mark.parametrize(
+    "flight",
+    [b"G", b"GET / HTTP/1.1\r\n\r\n", b"\x15\3\3", b"\x16\3\1\xff\xff", b"\x16\3\1\x41\1", record(b"")],
+)
+def test_what_is_no_hello_or_too_long_for_one_is_awaited_no_longer(flight: bytes) -> None:
+    assert not awaited(flight)
+
+
+def test_the_longest_record_is_awaited_and_fits() -> None:
+    flight = record(bytes(MAX_FLIGHT_BYTES - 5))
+    assert awaited(flight[:-1])
+    assert not awaited(flight)
