@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import socket
@@ -27,7 +28,8 @@ from pki.io_authority import Authority, create
 from pki.io_keys import Cost, Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest, IssuerRole
 from pki.tlog.io_reader import LogReader
-from tests.e2e.whole_gateway import EDGE_YAML, Gateway, Variant, make, routes, serving
+from tests.e2e.whole_gateway import EDGE_YAML, ROOT, Gateway, Variant, make, routes, serving
+from tests.pki.conftest import Forge
 
 DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
 EST = "/.well-known/est"
@@ -176,6 +178,26 @@ def test_a_service_enrols_and_renews_with_openssl_and_curl(
     unpack(make_new, "answer", "cert.pem")
     new = x509.load_pem_x509_certificate((make_new / "cert.pem").read_bytes())
     assert new.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+
+
+@needs_clients
+def test_the_commands_of_the_guide_take_one_root_alone_and_enrol_E2(
+    gateway: Gateway, directory: Path, tmp_path: Path
+) -> None:
+    """As docs/est.md has them; between the first and the second somebody adds a root of his own."""
+    made = token(directory)
+    guide = (ROOT / "docs" / "est.md").read_text()
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```", guide, re.M | re.S) for line in block.splitlines()]
+    names = {"FINGERPRINT": made.root_sha256, "TOKEN": made.text}
+    for line in lines:
+        here = line.replace("edge.example.com:9444", f"localhost:{gateway.ports['enrol']}")
+        subprocess.run(["bash", "-c", here], cwd=tmp_path, env={**os.environ, **names}, check=False, timeout=30)
+        if "csplit" in line:
+            (tmp_path / "ca-99").write_bytes(Forge().root.pem)
+    assert (tmp_path / "root.pem").read_bytes() == (directory / "state" / "ca" / "root.pem").read_bytes()
+    leaf = x509.load_pem_x509_certificate((tmp_path / "cert.pem").read_bytes())
+    names_of_leaf = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names_of_leaf] == ["spiffe://mesh.internal/svc/orders", "orders.internal"]
 
 
 @needs_clients
