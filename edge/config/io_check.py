@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge.config.certificates import finding
@@ -38,16 +38,24 @@ class Checked:
     routes: tuple[Route, ...] = ()
     findings: tuple[Fault, ...] = ()
     """Certificates that no client would accept: a gateway that shows them already goes on."""
+    looked: tuple[Fault, ...] = ()
+    """What is valid and deserves a second look, when that was asked for."""
 
 
-def check(sources: Sources, judge: Callable[[Sources], Config] = parse, *, timeout_s: float = _TIMEOUT_S) -> Checked:
-    """Parse `sources` in a fork. Never raises for what is wrong with them."""
+def check(
+    sources: Sources,
+    judge: Callable[[Sources], Config] = parse,
+    *,
+    look: Callable[[Config, Sources], Iterable[Fault]] = lambda config, sources: (),
+    timeout_s: float = _TIMEOUT_S,
+) -> Checked:
+    """Parse `sources` in a fork. Never raises for what is wrong with them. `look`: at what is valid."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _answer(sources, judge, writing)
+        _answer(sources, judge, look, writing)
     os.close(writing)
     try:
         said, is_late = _receive(reading, time.monotonic() + timeout_s)
@@ -68,7 +76,12 @@ def check(sources: Sources, judge: Callable[[Sources], Config] = parse, *, timeo
     )
 
 
-def _answer(sources: Sources, judge: Callable[[Sources], Config], writing: int) -> None:
+def _answer(
+    sources: Sources,
+    judge: Callable[[Sources], Config],
+    look: Callable[[Config, Sources], Iterable[Fault]],
+    writing: int,
+) -> None:
     """In the child: say what came of it, and end without running what belongs to the parent."""
     code = _FAILED
     try:
@@ -82,6 +95,7 @@ def _answer(sources: Sources, judge: Callable[[Sources], Config], writing: int) 
                 config.listeners.public.hosts,
                 config.routes,
                 tuple(fault for fault in found if fault is not None),
+                tuple(look(config, sources)),
             )
         except ConfigError as exc:
             checked = Checked(exc.faults)

@@ -281,6 +281,18 @@ def test_routes_of_a_broken_configuration_are_not_listed(directory: Path) -> Non
     assert "edge check" in listed.stderr
 
 
+def test_lint_tells_of_passphrases_beside_the_keys_that_they_open(directory: Path) -> None:
+    (directory / "state" / "ca").mkdir(parents=True)
+    for name in ("root", "issuing"):
+        (directory / "state" / "ca" / f"{name}.passphrase").touch()
+    (directory / "edge.yaml").write_text(EDGE + "state: state\n")
+    lines = edge(directory, "lint").stdout.splitlines()
+    assert all(LINE.fullmatch(line) for line in lines)
+    assert [line.partition(" lies ")[0] for line in lines] == [
+        f"edge.yaml:6:8: passphrase-beside-key: state: {name}.passphrase" for name in ("root", "issuing")
+    ]
+
+
 def test_lint_tells_of_routes_of_two_services_that_match_the_same(directory: Path) -> None:
     done = edge(directory, "lint")
     assert (done.returncode, done.stdout, done.stderr) == (0, "edge.yaml: nothing to say\n", "")
@@ -290,12 +302,12 @@ def test_lint_tells_of_routes_of_two_services_that_match_the_same(directory: Pat
     assert edge(directory, "check").returncode == 0
     done = edge(directory, "lint")
     assert done.returncode == 1
-    (line,) = done.stdout.splitlines()
-    found = LINE.fullmatch(line)
-    assert found is not None
-    assert (found["file"], found["rule"]) == ("policies/routes.yaml", "overlap")
-    assert 'route "orders" has requests that route "rest"' in line
-    (finding,) = json.loads(edge(directory, "lint", "--json").stdout)["findings"]
-    assert finding["rule"] == "overlap"
+    found = [LINE.fullmatch(line) for line in done.stdout.splitlines()]
+    assert [(each["file"], each["rule"]) for each in found if each is not None] == [
+        ("policies/routes.yaml", rule) for rule in ("nobody-serves", "denied-route", "overlap")
+    ]
+    assert 'route "orders" has requests that route "rest"' in done.stdout
+    findings = json.loads(edge(directory, "lint", "--json").stdout)["findings"]
+    assert [each["rule"] for each in findings] == ["nobody-serves", "denied-route", "overlap"]
     (directory / "edge.yaml").unlink()
     assert edge(directory, "lint").returncode == 4
