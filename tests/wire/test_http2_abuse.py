@@ -15,9 +15,6 @@ import pytest
 import uvloop
 
 from edge.accept.shed import ShedSettings
-from edge.errors import RuledError
-from edge.front.http2_stream import Stream
-from edge.model.http import RawField
 from tests.e2e.whole_gateway import eventually
 from tests.wire.raw_h2 import (
     ACK,
@@ -41,6 +38,7 @@ from tests.wire.raw_h2 import (
 )
 from tests.wire.rig import Rig
 from tests.wire.test_deadlines import SHORT, Near, near, play
+from tests.wire.tunnel_echo import Echo
 
 SETTINGS_TIMEOUT, CANCEL, CALM = 4, 8, 11
 BIG = (*GET[:3], (b":path", b"/orders/big"))
@@ -344,37 +342,6 @@ def test_a_worker_that_retires_tells_its_clients_and_serves_what_they_had_sent(r
 
 
 # -- tunnels -----------------------------------------------------------------------------------------
-
-
-class Echo:
-    """What a tunnel may be made of."""
-
-    is_body_complete = False
-
-    def __init__(self, stream: Stream, head: list[RawField], seen: list[str]) -> None:
-        self._stream, self._seen = stream, seen
-        seen.append(dict(head)[b":protocol"].decode())
-        stream.attach(self)
-        stream.send_head(200, [], None, has_body=True)
-        stream.flush()
-
-    def on_body(self, body: bytes) -> None:
-        self._stream.send_body(body.upper())
-        self._stream.flush()
-
-    def on_body_end(self) -> None:
-        self._seen.append("end")
-        self._stream.send_end()
-        self._stream.flush()
-
-    def on_gone(self, error: RuledError | None = None) -> None:
-        self._seen.append("gone")
-
-    def pause_answer(self, *, is_paused: bool) -> None:
-        """It has nobody to pause."""
-
-    def check_deadline(self, now_s: float) -> None:
-        """It may take its time."""
 
 
 def test_an_extended_connect_is_given_to_whoever_takes_tunnels(running: Rig, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from edge.authz import schema
 from edge.authz.evaluate import Authorizer
 from edge.authz.policies import PolicyBundle, PolicySource, compile
+from edge.model.decision import Denial, Permit
 from edge.model.http import Request
 from edge.model.identity import Peer, Principal
 from edge.model.route import Capture, PathPattern, Route, RouteMatch, Upstream, Wildcard
@@ -91,3 +92,8 @@ def matched(route: Route = ORDERS, **params: str) -> RouteMatch:
 
 def peer(ip: str = "192.0.2.1", spiffe_id: str | None = None) -> Peer:
     return Peer(ip=ip, port=4711, prefix=ip, sni=None, tls_version="TLSv1.3", tls_cipher="", spiffe_id=spiffe_id)
+
+
+def deciding(answer: Permit | Denial) -> tuple[str, tuple[str, ...]]:
+    """What was decided, and by which policies."""
+    return ("permit" if isinstance(answer, Permit) else answer.reason, answer.policies)

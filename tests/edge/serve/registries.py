@@ -29,7 +29,7 @@ from pki.io_authority import Authority, create
 from pki.io_keys import Cost, Passphrases, make_ec
 from pki.issue import IssueRequest
 from pki.known_status import KnownStatus
-from tests.edge.audit.test_recorder import Desk
+from tests.edge.audit.desk import Desk
 from tests.edge.config.test_registered import grant
 from tests.edge.registry.conftest import ENTRY
 
