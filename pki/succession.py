@@ -101,15 +101,18 @@ def followed(raw: bytes, *, held_pem: bytes, held: bytes, trust_domain: str, now
     """What to trust in the place of `held_pem`. `held`: the document that this came with; empty where there is none.
 
     Raises:
-        StatusRejected: it does not verify, is older (`rollback`), or has a root that nobody vouches for (`root`).
+        StatusRejected: it does not verify, is older (`rollback`), says another thing by the same number (`two-contents`), or
+            has a root that nobody vouches for (`root`).
     """
     # The words of roots prove themselves. They come first, so that who slept through a rotation knows the signer that is new.
     known = _vouched(Bundle.parse(held_pem).anchors, _words(raw), trust_domain)
     body = verified(raw, _BundleBody, _BUNDLE_TYPE, sorted(known), trust_domain, now)
     pem = body.bundle.encode("ascii", "replace")
     number = number_of(held)
-    if body.number < number or (body.number == number and pem != bundle_of(held)):
+    if body.number < number:
         raise StatusRejected("rollback", f"bundle {body.number}, while {number} is known")
+    if body.number == number and pem != bundle_of(held):
+        raise StatusRejected("two-contents", f"bundle {number} is known, and was another one")
     try:
         offered = Bundle.parse(pem)
     except BundleError as error:

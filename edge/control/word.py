@@ -3,12 +3,14 @@
     GET /v1/authority/word, a gateway's certificate in the handshake
     200 OK   application/x-ndjson, a line now and with each heartbeat (every two seconds), at once when something changed:
 
-    {"heartbeat":{…},"set":{…},"bundle":"-----BEGIN CERTIFICATE-----…","log":{…},"issued":{"<SHA-256 of a leaf>":"<proof>",…}}
+    {"heartbeat":{…},"set":{…},"bundle":"-----BEGIN CERTIFICATE-----…","trusted":{…},"log":{…},
+     "issued":{"<SHA-256 of a leaf>":"<proof>",…}}
 
-`set` and `bundle` are in the first line, and then in those in which they differ from the one before. `log` and every proof of
-an issuance (`pki.issuance`) are in the first line, and then each proof that is new. All but the bundle are the authority's
-documents, byte by byte: who passes them on can keep them back and not change them, and who hears nothing for ten seconds
-knows nothing any more. The bundle is believed because of who answers here.
+`set`, `bundle` and `trusted` (the same bundle as the authority vouches for it, to be handed on) are in the first line, and
+then in those in which they differ from the one before. `log` and every proof of an issuance (`pki.issuance`) are in the first
+line, and then each proof that is new. All but the bundle are the authority's documents, byte by byte: who passes them on can
+keep them back and not change them, and who hears nothing for ten seconds knows nothing any more. The bundle is believed
+because of who answers here.
 
 The answer ends after ten minutes, so that who listens proves who he is again.
 
@@ -21,7 +23,8 @@ field `Edge-Bundle` has the tag of what the next one would be answered:
     GET /v1/authority/bundle, a service's certificate in the handshake
     200 OK   application/json: whom to trust (`pki.succession`), which no gateway can make up; 304 as above
 
-Who names its tag has it in force: that is what a rotation waits for.
+Who names its tag has it in force: that is what a rotation waits for. A gateway that joined cannot tell the authority so, and
+answers 503: who knows of another gateway asks there.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat: msgspec.Raw
     set: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     bundle: str | msgspec.UnsetType = msgspec.UNSET
+    trusted: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     log: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     issued: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
@@ -60,19 +64,20 @@ async def authority_word(inside: Inside) -> Response:
 
 
 async def _lines(inside: Inside) -> AsyncIterator[bytes]:
-    said_set, said_bundle, said_issued, count = b"", "", frozenset[str](), 0
+    said_set, said_bundle, said_trusted, said_issued, count = b"", "", b"", frozenset[str](), 0
     async for heartbeat, newest in inside.words():
-        bundle = inside.bundle().decode("ascii")
+        bundle, vouched = inside.bundle().decode("ascii"), inside.trusted()
         log, issued = inside.issued(said_issued)
         said_issued |= issued.keys()
         line = Line(
             msgspec.Raw(heartbeat),
             msgspec.Raw(newest) if newest != said_set else msgspec.UNSET,
             bundle if bundle != said_bundle else msgspec.UNSET,
+            msgspec.Raw(vouched) if vouched != said_trusted else msgspec.UNSET,
             msgspec.Raw(log) if log and not count else msgspec.UNSET,
             {name: proof.decode() for name, proof in issued.items()} if issued else msgspec.UNSET,
         )
-        said_set, said_bundle, count = newest, bundle, count + 1
+        said_set, said_bundle, said_trusted, count = newest, bundle, vouched, count + 1
         yield msgspec.json.encode(line) + b"\n"
         if count == _LINES:
             return
@@ -91,8 +96,11 @@ async def trusted_bundle(inside: Inside) -> Response:
     if not vouched:
         raise NotReady("no-trusted-bundle")
     answer = _tagged(vouched)
-    if answer.status_code == 304 and not await est.saw_bundle(inside, bundle_of(vouched)):
-        raise NotReady("authority-closed")  # he comes again soon: a rotation may be waiting for him
+    if answer.status_code == 304:
+        if inside.authority is None:
+            raise NotReady("no-authority")
+        if not await est.saw_bundle(inside, bundle_of(vouched)):
+            raise NotReady("authority-closed")  # he comes again soon: a rotation may be waiting for him
     return answer
 
 

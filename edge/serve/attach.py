@@ -131,7 +131,7 @@ class Attached:
         self._stamp = self._files()
         self._bundle_at_s = self._renew_at_s = 0.0
         self._renewals_failed = 0
-        self._told = ""
+        self._told = self._bundle_told = ""
         self._bundle_tag = b""  # of the bundle in force, as the gateway names it
         self._answered_tag = b""  # of what it said last of its bundle, whether it was taken or not
         self._wants_renewal = False
@@ -222,12 +222,16 @@ class Attached:
         try:
             found = await attach_identity.next_bundle(call, self._held, self._bundle_tag, now)
         except StatusRejected as exc:  # whoever stands at that gateway: what was trusted before goes on being trusted
-            self._report.error("a bundle was refused, the one before stays in force", cause=str(exc))
+            tell = self._report.warning if exc.rule == "rollback" else self._report.error  # the one may only be late
+            tell("a bundle was refused, the one before stays in force", cause=str(exc))
             found = None
         except CallFailed as exc:
             self._bundle_at_s = time.monotonic() + _BUNDLE_AGAIN_S
-            self._report.warning("bundle not heard; trying again", cause=str(exc))
+            if str(exc) != self._bundle_told:
+                self._bundle_told = str(exc)
+                self._report.warning("bundle not heard; trying again", cause=self._bundle_told)
             return
+        self._bundle_told = ""
         self._revoked.hurry()
         if found is None:
             self._bundle_at_s = time.monotonic() + BUNDLE_S

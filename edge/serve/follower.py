@@ -2,6 +2,7 @@
 
     state/status/revocation.json heartbeat.json    what is revoked, as signed: the workers read it as where the CA is
     state/status/issuance-log.json issued/         what was handed out, as proven
+    state/status/trusted.json                      the bundle as the authority vouches for it, for services that ask here
     state/identity/gateway public                  the next certificates, and the bundle of today
 
 A process of its own, because it waits for the network. It has no state but these files, and a word is verified before it is
@@ -32,13 +33,13 @@ from edge.serve.far_authority import Door, Place, services_door
 from edge.serve.kept import Kept
 from edge.serve.reactor import Reactor
 from edge.serve.report import Report
-from pki import est, io_material
+from pki import est, io_material, succession
 from pki.bundle import Bundle
-from pki.errors import IssueRefused, PkiError
+from pki.errors import IssueRefused, PkiError, StatusRejected
 from pki.io_files import private_directory, read_private, read_public, replace_directory, write_private
 from pki.io_issuance import IssuanceCopy
 from pki.io_material import Files
-from pki.io_status import SET, STATUS, write_heartbeat
+from pki.io_status import SET, STATUS, TRUSTED, trusted, write_heartbeat
 from pki.issue import unverified_role
 from pki.known_status import KnownStatus
 
@@ -83,6 +84,18 @@ class StatusCopy:
         self._issued.take(log, issued, anchors=anchors, trust_domain=domain, now=now)
         self._known.take_heartbeat(heartbeat, anchors=anchors, trust_domain=domain, now=now)
         write_heartbeat(self._directory, heartbeat)
+
+    def hand_on(self, vouched: bytes, bundle_pem: bytes, now: datetime) -> None:
+        """Keep the bundle as the authority vouches for it, for services that ask here. `bundle_pem`: what is trusted here.
+
+        Raises:
+            StatusRejected: no service could believe it.
+            OSError, UnsafeFile: it cannot be written there.
+        """
+        held = trusted(self._directory)
+        found = succession.followed(vouched, held_pem=bundle_pem, held=held, trust_domain=self._trust_domain, now=now)
+        if found.raw != held:
+            write_private(self._directory / TRUSTED, found.raw, replace=True)
 
 
 class Following:
@@ -149,13 +162,21 @@ class Following:
             os.write(self._pipe, b"\n")
             os.close(self._pipe)
             self._pipe = -1
-        if not line.bundle:
-            return False
-        self._renew_at_s = 0.0  # it may be another who signs now
-        if _certificates(line.bundle.encode("ascii")) == _certificates(bundle_pem):
-            return False
-        self._adopt(line.bundle.encode("ascii"), files)
-        return True
+        if line.bundle:
+            self._renew_at_s = 0.0  # it may be another who signs now
+            if _certificates(line.bundle.encode("ascii")) != _certificates(bundle_pem):
+                self._adopt(line.bundle.encode("ascii"), files)
+                return True
+        if line.trusted:
+            self._hand_on(bytes(line.trusted), bundle_pem)
+        return False
+
+    def _hand_on(self, vouched: bytes, bundle_pem: bytes) -> None:
+        """What is wrong with it is no reason to hear nothing more."""
+        try:
+            self._copy.hand_on(vouched, bundle_pem, datetime.now(UTC))
+        except StatusRejected as error:
+            self._report.warning("the authority's word on its bundle is not handed on", cause=str(error))
 
     def _adopt(self, bundle_pem: bytes, files: Files) -> None:
         """Trust what the gateway with the authority trusts. Who says so was proven by what was trusted before."""

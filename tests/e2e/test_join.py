@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests.e2e.whole_gateway import (
     Variant,
     eventually,
     issue_while_serving,
+    knock,
     make,
     records,
     requests_in_log,
@@ -31,6 +34,7 @@ from tests.e2e.whole_gateway import (
     serving,
 )
 
+SERVICES_DOOR = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n'
 DOORS = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n  enrol: {bind: "127.0.0.1:0"}\n'
 
 
@@ -88,6 +92,15 @@ def leaf(directory: Path, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificates((directory / "state" / "identity" / name / "chain.pem").read_bytes())[0]
 
 
+def vouched(gateway: Gateway, identity: Path, tag: str = "") -> tuple[int, bytes, str]:
+    """What a sidecar is answered when it asks whom to trust: status, document, tag."""
+    with closing(http.client.HTTPConnection("edge-b.internal")) as connection:
+        connection.sock = knock(gateway, identity, "edge-b")
+        connection.request("GET", "/v1/authority/bundle", headers={"If-None-Match": tag} if tag else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers.get("ETag", "")
+
+
 def test_a_gateway_joins_serves_and_is_renewed_and_told_over_the_network(
     a: Gateway, first: tuple[Gateway, Upstream], tmp_path: Path
 ) -> None:
@@ -99,6 +112,8 @@ def test_a_gateway_joins_serves_and_is_renewed_and_told_over_the_network(
     assert [str(name.value) for name in names] == ["spiffe://mesh.internal/gw/edge-b", "edge-b.internal"]
     assert told.join(tmp_path / "again") == 3  # it is spent
     assert not (tmp_path / "again").exists()
+    (home / "edge.yaml").write_text((home / "edge.yaml").read_text().replace("listeners:\n", SERVICES_DOOR))
+    identity, word = a.directory / "orders", a.directory / "state" / "status" / "trusted.json"
     with serving(home) as b:
         assert "edge-follower" in b.children()
         assert b.get("/orders/7") == (200, "ok")
@@ -106,11 +121,16 @@ def test_a_gateway_joins_serves_and_is_renewed_and_told_over_the_network(
         assert {each.name for each in proofs[0].iterdir()} == {each.name for each in proofs[1].iterdir()}
         assert (home / "state" / "status" / "issuance-log.json").exists()
         assert "spiffe://mesh.internal/gw/edge-b" in service.callers
+        # The authority's own word on its bundle is handed on; that somebody has it is to be said where the authority is.
+        eventually(lambda: vouched(b, identity)[:2] == (200, word.read_bytes()), 10)
+        _, said, tag = vouched(b, identity)
+        assert vouched(b, identity, tag)[0] == 503
         # Certificates of new issuers: both of them, without a word to the machine of b.
         before = {name: leaf(home, name) for name in ("gateway", "public")}
         ca(a.directory, "rotate", "intermediate")
         eventually(lambda: all(leaf(home, name).issuer != old.issuer for name, old in before.items()), 30)
         assert b.get("/orders/7") == (200, "ok")
+        eventually(lambda: said != vouched(b, identity)[1] == word.read_bytes(), 10)
         # What is revoked there is cut here.
         eventually(lambda: service.open_connections > 0, 10)
         assert ca(a.directory, "revoke", "orders").returncode == 0

@@ -201,12 +201,12 @@ class Gateway:
         return code
 
 
-def knock(gateway: Gateway, identity: Path) -> ssl.SSLSocket:
-    """A connection to the services listener, as whose certificate and key lie there."""
+def knock(gateway: Gateway, identity: Path, name: str = "edge") -> ssl.SSLSocket:
+    """A connection to the services listener, as whose certificate and key lie there. `name`: the gateway's."""
     context = ssl.create_default_context(cafile=identity / "bundle.pem")
     context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
     raw = socket.create_connection(("127.0.0.1", gateway.ports["services"]), 10)
-    return context.wrap_socket(raw, server_hostname="edge.internal")
+    return context.wrap_socket(raw, server_hostname=f"{name}.internal")
 
 
 @contextmanager
