@@ -73,15 +73,7 @@ def read_public(path: Path, *, limit: int = MAX_BYTES) -> bytes:
         UnsafeFile: a link, not a regular file, writable by others, or larger than `limit`.
         FileNotFoundError: nothing there.
     """
-    descriptor = _open(path, os.O_RDONLY)
-    try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise UnsafeFile(f"{path}: not a regular file")
-        _check_owner_and_mode(path, facts, forbidden=0o022)
-        return _read(descriptor, path, limit)
-    finally:
-        os.close(descriptor)
+    return read_private(path, limit=limit, forbidden=0o022)
 
 
 def if_there(read: Callable[[Path], bytes], path: Path) -> bytes:
