@@ -2,70 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from edge.authn import METHODS
-from edge.control.app import create_app
-from edge.control.inside import Inside
 from edge.control.table import ROUTES, ControlRoute
 from edge.errors import NotReady
 from edge.parse.target import canonicalize
 from edge.routing.pattern import parse, sample
+from tests.edge.control.asked import asked, inside
 from tests.pki.conftest import Forge
 
 ROWS = [pytest.param(listener, row, id=f"{listener}-{row.name}") for listener, rows in ROUTES.items() for row in rows]
 
 
-async def silence() -> AsyncIterator[tuple[bytes, bytes]]:
-    """Of an authority that was never heard."""
-    said: list[tuple[bytes, bytes]] = []
-    for each in said:
-        yield each
-
-
-def inside(bundle: bytes = b"", spiffe_bundle: bytes = b"") -> Inside:
-    return Inside(
-        status=lambda: {"bundle_hash": "h"},
-        routes=lambda: [{"name": "orders"}],
-        metrics=lambda: b"x 1\n",
-        bundle=lambda: bundle,
-        words=silence,
-        issued=lambda known: (b"", {}),
-        spiffe_bundle=lambda: spiffe_bundle,
-    )
-
-
 def ask(listener: str, path: str, bundle: bytes = b"", spiffe_bundle: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """(status, fields, body) of the application alone, as the line would call it."""
-    events: list[dict[str, Any]] = []
-
-    async def scene() -> None:
-        pending = [{"type": "http.request", "body": b"", "more_body": False}]
-
-        async def receive() -> dict[str, object]:
-            if pending:
-                return pending.pop()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async def send(event: Any) -> None:
-            events.append(event)
-
-        scope: Any = {
-            **{"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""},
-            **{"headers": [], "http_version": "1.1", "scheme": "https", "root_path": "", "extensions": {}},
-        }
-        await asyncio.wait_for(create_app(listener, inside(bundle, spiffe_bundle)).asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
-
-    asyncio.run(scene())
-    fields = {name.decode(): value.decode() for name, value in events[0]["headers"]}
-    return events[0]["status"], fields, b"".join(event["body"] for event in events[1:])
+    """(status, fields, body) to a GET."""
+    return asked(listener, inside(bundle, spiffe_bundle), path=path)
 
 
 @pytest.mark.parametrize(("listener", "row"), ROWS)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
-from edge.control.app import create_app
 from edge.control.est import SENTENCES
 from edge.errors import EdgeError, NotReady, NotRecordable, Shedding
 from edge.model.identity import Peer
 from pki import desk
 from pki.issued import Issued
-from tests.edge.control.test_app import inside
+from tests.edge.control.asked import asked, inside
 from tests.pki.conftest import Forge
 
 TOKEN = "edge-enrol-" + "A" * 43
@@ -63,35 +60,12 @@ def post(
     method: str = "POST",
     bundle: bytes = b"",
 ) -> Answer:
-    events: list[dict[str, Any]] = []
     within = dataclasses.replace(inside(bundle), authority=authority)
     headers = [(b"content-type", content_type.encode())]
     if authorization is not None:
         headers.append((b"authorization", authorization.encode("latin-1")))
-
-    async def scene() -> None:
-        pending = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive() -> dict[str, object]:
-            if pending:
-                return pending.pop()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async def send(event: Any) -> None:
-            events.append(event)
-
-        scope: Any = {
-            **{"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""},
-            **{"headers": headers, "http_version": "1.1", "scheme": "https", "root_path": "", "extensions": {}},
-            "edge.peer": peer,
-        }
-        app = create_app("services" if path == RENEW or peer.chain else "enrol", within)
-        await asyncio.wait_for(app.asgi_app(scope, receive, send), 5)  # type: ignore[arg-type]
-
-    asyncio.run(scene())
-    fields = {name.decode(): value.decode() for name, value in events[0]["headers"]}
-    return Answer(events[0]["status"], fields, b"".join(event["body"] for event in events[1:]))
+    listener = "services" if path == RENEW or peer.chain else "enrol"
+    return Answer(*asked(listener, within, path=path, method=method, headers=headers, body=body, peer=peer))
 
 
 @pytest.fixture
