@@ -14,11 +14,10 @@ from cryptography import x509
 from edge.cli import init
 from edge.serve.control_socket import ask
 from examples.demo import stranger
-from pki.io_authority import create
-from pki.io_keys import Cost
 from tests.e2e.sidecar import Sidecar, attached, certificate, token
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import EDGE_YAML, Gateway, serving
+from tests.pki.founding import found_authority
 from tests.wire.rig import Client
 
 DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
@@ -30,7 +29,6 @@ POLICY = "".join(
     f'@id("{name}")\npermit (principal is Edge::Anonymous, action, resource in Edge::Service::"{name}");\n'
     for name in ("orders", "python", "node", "nginx")
 )
-PASSPHRASES = {"root": b"root", "issuing": b"issuing"}
 
 
 def route(name: str, port: int | None) -> str:
@@ -76,16 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {"services.yaml": SERVICES, "anybody.cedar": POLICY, "routes.yaml": "routes: []\n"}
     for name, text in (files | {"limits.yaml": "limits: []\n"}).items():
         (directory / "policies" / name).write_text(text)
-    create(
-        directory / "state" / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal", "mesh.internal"],
-        hosts=["localhost"],
-        passphrases=PASSPHRASES,
-        now=datetime.now(UTC) - timedelta(hours=30),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(directory / "state" / "ca", datetime.now(UTC) - timedelta(hours=30))
     for name in ("python", "node", "nginx"):
         certificate(directory, name)
     certificate(directory, "orders", age=timedelta(hours=18), place=directory / "due")

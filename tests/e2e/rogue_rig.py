@@ -18,14 +18,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from edge.audit.verify import verify
 from edge.cli.authority import reach
 from pki import desk, io_output
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases, make_ec, private_pem
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest
 from pki.tlog.io_reader import LogReader
 from pki.tlog.note import Verifier
 from tests.e2e.rogue import Rogue
 from tests.e2e.thief import Pair, Thief
 from tests.e2e.whole_gateway import eventually, issue
+from tests.pki.founding import found_authority
 from tests.wire.rig import GET, Client
 from tests.wire.test_doors import CACERTS, GATEWAY_NAME, DoorsRig
 
@@ -38,15 +39,11 @@ class Rogues(DoorsRig):
         shutil.rmtree(directory / "state")
         (directory / "state").mkdir(mode=0o700)
         self.ca = directory / "state" / "ca"
-        create(
+        found_authority(
             self.ca,
-            trust_domain="mesh.internal",
-            dns_suffixes=[".internal", "mesh.internal"],
+            datetime.now(UTC) - timedelta(hours=30),
             hosts=["localhost", "127.0.0.1"],
-            passphrases={"root": b"root", "issuing": b"issuing"},
-            now=datetime.now(UTC) - timedelta(hours=30),
             unattended=["root", "issuing"],
-            cost=Cost(memory_kib=8, iterations=1, lanes=1),
         )
         self._issue_old(directory / "old")
         issue(directory, "orders")

@@ -14,8 +14,8 @@ import pytest
 
 from edge.cli.authority import reach
 from pki import desk
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases
 from pki.issue import UPSTREAM_ROLES
 from pki.succession import TrustedBundle
 from tests.campaigns import attach
@@ -25,6 +25,7 @@ from tests.e2e.mesh import two_gateways
 from tests.e2e.sidecar import attached, certificate, refused_bytes, shown_by
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import EDGE_YAML, Variant, eventually, make, serving
+from tests.pki.founding import found_authority
 
 DOORS = 'listeners:\n  services: {bind: "127.0.0.1:0"}\n'
 ROUTES = """\
@@ -108,16 +109,7 @@ def test_a_gateway_in_an_attacker_s_hands_gives_a_sidecar_no_root_of_its_own(
     now = datetime.now(UTC)
     evil = tmp_path / "evil" / "state" / "ca"
     evil.parent.mkdir(parents=True, mode=0o700)
-    create(
-        evil,
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=now - timedelta(hours=1),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(evil, now - timedelta(hours=1))
     impostor = certificate(tmp_path / "evil", "edge", role="gw")
     with Authority.open(evil, Passphrases(evil, environ={}), now=now) as authority:
         believed = (home / "orders" / "bundle.pem").read_bytes()

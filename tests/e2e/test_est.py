@@ -24,12 +24,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge.cli.authority import reach
 from pki import desk
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases, make_ec, private_pem
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import IssueRequest, IssuerRole
 from pki.tlog.io_reader import LogReader
 from tests.e2e.whole_gateway import EDGE_YAML, ROOT, Gateway, Variant, make, routes, serving
 from tests.pki.conftest import Forge
+from tests.pki.founding import found_authority
 
 DOORS = 'listeners:\n  enrol: {bind: "127.0.0.1:0"}\n  services: {bind: "127.0.0.1:0"}\n'
 EST = "/.well-known/est"
@@ -45,16 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "policies" / "routes.yaml").write_text(routes("orders", port=1))
     shutil.rmtree(directory / "state")  # for an authority that is older than the certificate which is due
     (directory / "state").mkdir(mode=0o700)
-    create(
-        directory / "state" / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal", "mesh.internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=datetime.now(UTC) - timedelta(hours=30),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(directory / "state" / "ca", datetime.now(UTC) - timedelta(hours=30))
     return directory
 
 

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge.cli.issue import main
-from pki.io_authority import create
-from pki.io_keys import Cost, make_ec
+from pki.io_keys import make_ec
 from pki.tlog.io_reader import LogReader
 from tests.pki import syscalls
+from tests.pki.founding import found_authority
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGE = 'trust_domain: mesh.internal\nlisteners:\n  public: {bind: "127.0.0.1:0", hosts: [localhost]}\n'
@@ -41,16 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "state").mkdir(mode=0o700)
     (home / "edge.yaml").write_text(EDGE)
     (home / "policies" / "services.yaml").write_text(SERVICES)
-    create(
-        home / "state" / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal", "mesh.internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=datetime.now(UTC),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(home / "state" / "ca", datetime.now(UTC))
     return home
 
 
@@ -337,10 +328,7 @@ def test_exit_6_P34_a_request_for_more_than_names(
 def test_exit_8_what_does_not_verify_is_not_handed_out(run: Run, home: Path, tmp_path: Path) -> None:
     secrets = {"root": b"r", "issuing": b"i"}
     other = tmp_path / "other"
-    create(
-        other, trust_domain="mesh.internal", dns_suffixes=["a"], hosts=["a"], passphrases=secrets,
-        now=datetime.now(UTC), cost=Cost(8, 1, 1),
-    )  # fmt: skip
+    found_authority(other, datetime.now(UTC), suffixes=["a"], hosts=["a"], secrets=secrets, unattended=())
     shutil.copy(other / "root.pem", home / "state" / "ca" / "root.pem")
     assert run("orders", "-q") == 8
     assert last_leaf(home)["event.action"] == "pki.revoked"

@@ -27,9 +27,9 @@ from edge.audit.verify import verify
 from edge.cli import init
 from edge.cli.authority import reach
 from pki import desk, io_output
-from pki.io_authority import Authority, create
+from pki.io_authority import Authority
 from pki.io_identity import ensure_gateway_identities
-from pki.io_keys import Cost, Passphrases, make_ec, make_passphrase, private_pem
+from pki.io_keys import Passphrases, make_ec, make_passphrase, private_pem
 from pki.issue import IssueRequest
 from pki.tlog.io_log import head_copy_of
 from pki.tlog.io_reader import LogReader
@@ -38,6 +38,7 @@ from tests.e2e import forked
 from tests.e2e.forked import ROOT as ROOT
 from tests.e2e.forked import Process
 from tests.e2e.heard import Heard
+from tests.pki.founding import found_authority
 
 CHILDREN = ("edge-worker", "edge-notary", "edge-ca", "valkey-server", "edge-watcher")
 
@@ -52,8 +53,6 @@ POLICY = """\
 @id("anybody")
 permit (principal is Edge::Anonymous, action in Edge::Action::"read", resource in Edge::Service::"orders");
 """
-CHEAP = Cost(memory_kib=8, iterations=1, lanes=1)
-"""Of a passphrase. At its price (`tests/e2e/test_init.py` pays it) a start or a command would take 0.2 s of CPU more."""
 
 
 def route(name: str, port: int) -> str:
@@ -97,15 +96,12 @@ def make(directory: Path, variant: Variant) -> Path:
 def found(state: Path, hosts: Sequence[str]) -> None:
     """The authority and the gateway's certificates as `edge init` makes them, but for what a passphrase costs."""
     now, ca = datetime.now(UTC), state / "ca"
-    create(
+    found_authority(
         ca,
-        trust_domain="mesh.internal",
-        dns_suffixes=(".internal", "mesh.internal"),
+        now,
         hosts=hosts,
-        passphrases={name: make_passphrase() for name in ("root", "issuing")},
-        now=now,
+        secrets={name: make_passphrase() for name in ("root", "issuing")},
         unattended=("root", "issuing"),
-        cost=CHEAP,
     )
     known = Passphrases(ca, environ={})
     ensure_gateway_identities(state, trust_domain="mesh.internal", hosts=hosts, now=now, passphrases=known)

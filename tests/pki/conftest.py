@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases
+from tests.pki.founding import found_authority
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-CHEAP = Cost(memory_kib=8, iterations=1, lanes=1)
-SECRETS = {"root": b"root secret", "issuing": b"issuing secret"}
 
 
 @pytest.fixture
@@ -34,16 +33,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory whose `ca` holds both passphrases; copied for each test, never used itself."""
     state = tmp_path_factory.mktemp("founded") / "state"
     state.mkdir(mode=0o700)
-    create(
-        state / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal", "mesh.internal"],
-        hosts=["localhost", "127.0.0.1"],
-        passphrases=SECRETS,
-        now=NOW,
-        unattended=["root", "issuing"],
-        cost=CHEAP,
-    )
+    found_authority(state / "ca", NOW, hosts=["localhost", "127.0.0.1"], unattended=["root", "issuing"])
     return state
 
 

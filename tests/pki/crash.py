@@ -14,20 +14,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.audit.verify import verify
 from pki import desk, io_output, tokens
-from pki.io_authority import Authority, create
+from pki.io_authority import Authority
 from pki.io_desk import Desk
 from pki.io_enrol import Grants
 from pki.io_files import private_directory
-from pki.io_keys import Cost, Passphrases, make_ec, private_pem
+from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.io_status import Publisher
 from pki.tlog.io_log import head_copy_of
 from pki.tlog.io_reader import LogReader
 from pki.tlog.note import Verifier
 from tests.pki import syscalls
-from tests.pki.conftest import CHEAP, NOW, SECRETS
+from tests.pki.conftest import NOW
+from tests.pki.founding import found_authority
 from tests.pki.test_io_enrol import request
 
-CA_COST: Cost = CHEAP
 _KEY = make_ec("p256")
 _SPKI = _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 ISSUE = desk.Issue("svc", "orders", _SPKI, ("orders.internal",), (), 86_400, "test")
@@ -37,10 +37,7 @@ CSR = request(_KEY)
 def found(state: Path) -> None:
     """A new authority with both passphrases beside it."""
     private_directory(state)
-    create(
-        state / "ca", trust_domain="mesh.internal", dns_suffixes=[".internal"], hosts=["localhost"],
-        passphrases=SECRETS, now=NOW, unattended=["root", "issuing"], cost=CA_COST,
-    )  # fmt: skip
+    found_authority(state / "ca", NOW, unattended=["root", "issuing"])
     with opened(state):
         pass
 

@@ -30,14 +30,14 @@ from pki.errors import (
     WouldOverwrite,
 )
 from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases, make_ec, make_ed25519
+from pki.io_keys import Passphrases, make_ec, make_ed25519
 from pki.io_record import Intent, Record
 from pki.issue import GATEWAY_NAME, IssueRequest, IssuerRole, name_space
 from pki.tlog import note
 from pki.tlog import proof as tlog_proof
 from pki.tlog.io_reader import LogReader
+from tests.pki.founding import CHEAP
 
-CHEAP = Cost(memory_kib=8, iterations=1, lanes=1)
 KEY = make_ec("p256")
 ORDERS = IssueRequest("svc", "orders", KEY.public_key(), ("orders.internal",))
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pki import io_keys
 from pki.errors import AuthorityLocked, UnsafeFile
-from pki.io_keys import Cost, Keyring, Passphrases
+from pki.io_keys import Keyring, Passphrases
+from tests.pki.founding import CHEAP
 
-CHEAP = Cost(memory_kib=8, iterations=1, lanes=1)
 KEY = io_keys.make_ec("p256")
 LOG_KEY = io_keys.make_ed25519()
 

@@ -20,7 +20,7 @@ from pki.io_keys import Keyring, make_ec
 from pki.issue import UPSTREAM_ROLES
 from pki.revocation import RevocationSet, StatusSigner
 from pki.succession import MAX_SUCCESSIONS, TrustedBundle, bundle_of, followed, number_of, succeed
-from tests.pki.conftest import SECRETS
+from tests.pki.founding import SECRETS
 
 DOMAIN = "mesh.internal"
 Key = ec.EllipticCurvePrivateKey

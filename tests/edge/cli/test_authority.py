@@ -16,23 +16,14 @@ from edge.serve.control_socket import Answer, Command, ControlSocket, Reply
 from edge.serve.reactor import Reactor
 from edge.serve.run_state import open_directory
 from pki import desk
-from pki.io_authority import create
 from pki.io_files import lock
-from pki.io_keys import Cost, Passphrases
+from pki.io_keys import Passphrases
+from tests.pki.founding import found_authority
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    create(
-        tmp_path / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=datetime.now(UTC),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(tmp_path / "ca", datetime.now(UTC))
     return tmp_path
 
 

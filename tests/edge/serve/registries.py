@@ -25,13 +25,14 @@ from edge.serve.registry_log import RegistryLog
 from edge.serve.registry_trust import View
 from edge.serve.report import Report
 from pki.bundle import Bundle
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases, make_ec
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases, make_ec
 from pki.issue import IssueRequest
 from pki.known_status import KnownStatus
 from tests.edge.audit.desk import Desk
 from tests.edge.config.test_registered import grant
 from tests.edge.registry.conftest import ENTRY
+from tests.pki.founding import found_authority
 
 
 class Store:
@@ -141,16 +142,7 @@ class World:
 def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, View]:
     """Of the gateways `a` and `b`; and one of the service `orders`, which has no right to be one."""
     state, now = tmp_path_factory.mktemp("state"), datetime.now(UTC)
-    create(
-        state / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal", "mesh.internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=now - timedelta(hours=1),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(state / "ca", now - timedelta(hours=1))
     found = {}
     with Authority.open(state / "ca", Passphrases(state / "ca", environ={}), now=now) as authority:
         bundle = Bundle.parse(authority.bundle_pem(roles=("gw", "svc")))

@@ -25,11 +25,12 @@ from edge.serve.reactor import Reactor
 from edge.serve.report import Report
 from pki import desk, io_rotate
 from pki.errors import AuthorityBusy
-from pki.io_authority import Authority, create
-from pki.io_keys import Cost, Passphrases, make_ec
+from pki.io_authority import Authority
+from pki.io_keys import Passphrases, make_ec
 from pki.io_status import Publisher
 from pki.issue import IssueRequest
 from pki.tlog.io_reader import LogReader
+from tests.pki.founding import found_authority
 
 TOKEN = desk.MakeToken("svc", "orders", ("orders.internal",), 86_400, 600, "test")
 
@@ -38,16 +39,7 @@ TOKEN = desk.MakeToken("svc", "orders", ("orders.internal",), 86_400, 600, "test
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = tmp_path_factory.mktemp("founded") / "state"
     state.mkdir(mode=0o700)
-    create(
-        state / "ca",
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal"],
-        hosts=["localhost"],
-        passphrases={"root": b"root", "issuing": b"issuing"},
-        now=datetime.now(UTC) - timedelta(hours=30),
-        unattended=["issuing"],
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(state / "ca", datetime.now(UTC) - timedelta(hours=30))
     return state
 
 

@@ -15,10 +15,10 @@ import pytest
 from edge.serve.far_authority import Place, enrol_door
 from pki import enrolled, est
 from pki.errors import AuthorityLocked
-from pki.io_authority import Authority, create
+from pki.io_authority import Authority
 from pki.io_keys import Passphrases, make_ec, private_pem
 from pki.issue import UPSTREAM_ROLES, IssueRequest, IssuerRole
-from tests.pki.conftest import CHEAP, SECRETS
+from tests.pki.founding import found_authority
 
 NOW = datetime.now(UTC)
 
@@ -26,10 +26,7 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def authority(tmp_path: Path) -> Iterator[Authority]:
     """One whose services may be called localhost."""
-    create(
-        tmp_path / "ca", trust_domain="mesh.internal", dns_suffixes=["localhost", ".internal"], hosts=["localhost"],
-        passphrases=SECRETS, now=NOW, unattended=["root", "issuing"], cost=CHEAP,
-    )  # fmt: skip
+    found_authority(tmp_path / "ca", NOW, suffixes=["localhost", ".internal"], unattended=["root", "issuing"])
     with Authority.open(tmp_path / "ca", Passphrases(tmp_path / "ca"), now=NOW) as opened:
         yield opened
 

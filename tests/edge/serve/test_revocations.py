@@ -18,14 +18,14 @@ from edge.audit.recorder import Recorder
 from edge.audit.ring import Ring
 from edge.serve.report import Report
 from edge.serve.revocations import Anchors, Revocations
-from pki.io_authority import Authority, create
+from pki.io_authority import Authority
 from pki.io_files import write_private
-from pki.io_keys import Cost, Passphrases
+from pki.io_keys import Passphrases
 from pki.io_status import SET, write_heartbeat
 from pki.known_status import KnownStatus
 from pki.revocation import Entry, Heartbeat, RevocationSet
+from tests.pki.founding import SECRETS, found_authority
 
-PASSPHRASES = {"root": b"root", "issuing": b"issuing"}
 ENTRY = Entry("ab" * 32, "4d", 2_000_000_000, 1_900_000_000, "keyCompromise")
 
 
@@ -64,22 +64,14 @@ class Parts:
 def parts(tmp_path: Path) -> Iterator[Parts]:
     ca, status = tmp_path / "ca", tmp_path / "status"
     now = datetime.now(UTC)
-    create(
-        ca,
-        trust_domain="mesh.internal",
-        dns_suffixes=[".internal"],
-        hosts=["localhost"],
-        passphrases=PASSPHRASES,
-        now=now,
-        cost=Cost(memory_kib=8, iterations=1, lanes=1),
-    )
+    found_authority(ca, now, unattended=())
     status.mkdir(mode=0o700)
     ring = Ring.create(tmp_path / "w.ring", "worker-0", slots=64)
     reader = RingReader.attach(tmp_path / "w.ring", "worker-0")
     reader.beat(1)
     settings = AuditSettings("mesh.internal/log")
     recorder = Recorder(ring, settings, pseudonym_key=bytes(32), wall_ns=lambda: 10**18, mono_ns=lambda: 1)
-    with Authority.open(ca, Passphrases(ca, given=PASSPHRASES), now=now) as authority:
+    with Authority.open(ca, Passphrases(ca, given=SECRETS), now=now) as authority:
         known = KnownStatus()
         anchors = Anchors([root.public_bytes(Encoding.DER) for root in authority.roots], "mesh.internal")
         revocations = Revocations(known, status, anchors, recorder, Report("test"), cut=len)
