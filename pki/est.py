@@ -71,6 +71,13 @@ def read_certificates(body: bytes) -> list[bytes]:
         raise AnswerRejected(f"not a list of certificates: {error}") from error
 
 
+def said(body: bytes) -> str:
+    """What a refusal says, for people: its first line, and nothing in it that steers their terminal: who is asked before he
+    has proven himself can say anything (attack E8)."""
+    line = body[:1200].decode("utf-8", "replace").strip().partition("\n")[0][:300]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
 def renew_when(not_before: datetime, not_after: datetime, serial: int) -> datetime:
     """When to renew: at two thirds of the life and up to a twelfth of it later, by the serial, so that services which
     were started together do not come together for ever."""

@@ -129,7 +129,7 @@ class Door:
 
     def _refused(self, operation: str, status: int, content: bytes) -> Exception:
         """EST's refusals name a rule and say a sentence for it."""
-        rule, colon, sentence = content.decode("utf-8", "replace").strip().partition(": ")
+        rule, colon, sentence = est.said(content).partition(": ")
         if status in (400, 401, 403, 429) and colon and rule.replace("-", "").isalpha():
             return IssueRefused(rule, f"{sentence} (said by {self.place})")
         return AuthorityLocked(f"{self.place} answered {operation} with {status}; its own log says why")

@@ -16,6 +16,7 @@ from edge.forward.http1 import UpstreamConnection
 from edge.forward.io_dial import HANDSHAKE, dial
 from edge.model.http import RawField
 from edge.writes import Writes
+from pki import est
 from pki.errors import SvidRejected
 
 TIMEOUT_S = 15.0
@@ -49,7 +50,7 @@ class Answer:
     @property
     def text(self) -> str:
         """The body's first line, for people; nobody else has to read it."""
-        return self.body.decode("utf-8", "replace").partition("\n")[0][:300]
+        return est.said(self.body)
 
 
 class _Reading:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
 from pki.errors import AnswerRejected, CsrRejected
-from pki.est import MAX_REQUEST_BYTES, certs_only, read_certificates, read_request, renew_when
+from pki.est import MAX_REQUEST_BYTES, certs_only, read_certificates, read_request, renew_when, said
 from tests.pki.conftest import Forge
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -59,3 +59,12 @@ def test_renewal_lies_between_two_thirds_and_three_quarters(serial: int, now: da
     moment = renew_when(now, now + life, serial)
     assert now + life * 2 / 3 <= moment < now + life * 3 / 4
     assert moment == renew_when(now, now + life, serial)
+
+
+def test_a_refusal_is_one_printable_line_whoever_says_it_E8() -> None:
+    assert said(b"token: unknown\n") == "token: unknown"
+    assert (
+        said(b"\ntoken: \x1b]0;x\x07\xe2\x80\xae\xff\r\nready public=evil")
+        == "token: \ufffd]0;x\ufffd\ufffd\ufffd\ufffd"
+    )
+    assert said(b"x" * 100_000) == "x" * 300

@@ -7,13 +7,17 @@ from base64 import b64encode
 from datetime import datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.errors import StatusRejected
 from pki.io_authority import Authority
 from pki.io_keys import make_ec
 from pki.issue import IssueRequest
-from pki.revocation import FRESH_S, Entry, Heartbeat, RevocationSet, StatusSigner
+from pki.revocation import FRESH_S, MAX_BYTES, Entry, Heartbeat, RevocationSet, StatusSigner
 from tests.pki.conftest import Forge
 
 ENTRY = Entry("ab" * 32, "4d", 2_000_000_000, 1_900_000_000, "keyCompromise")
@@ -116,6 +120,48 @@ def test_nobody_but_the_status_key_of_a_trusted_root_speaks(
         parse(sealed.raw, anchors, now, "other.internal")
     with pytest.raises(StatusRejected, match="valid now"):
         parse(sealed.raw, anchors, now + timedelta(days=91))
+
+
+@pytest.mark.parametrize(
+    ("usages", "curve", "says"),
+    [
+        ([ExtendedKeyUsageOID.OCSP_SIGNING], ec.SECP256R1(), None),
+        ([ExtendedKeyUsageOID.OCSP_SIGNING, ExtendedKeyUsageOID.SERVER_AUTH], ec.SECP256R1(), "something else"),
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], ec.SECP256R1(), "something else"),
+        ([ExtendedKeyUsageOID.OCSP_SIGNING], ec.SECP384R1(), "not P-256"),
+    ],
+)
+def test_the_status_key_is_for_nothing_else_and_of_one_kind(
+    forge: Forge, now: datetime, usages: list[x509.ObjectIdentifier], curve: ec.EllipticCurve, says: str | None
+) -> None:
+    key = ec.generate_private_key(curve)
+    template = (
+        x509.CertificateBuilder()
+        .subject_name(
+            x509.Name(
+                [x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "mesh.internal"),
+                 x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "status")]
+            )
+        )
+        .issuer_name(forge.root.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=True)
+    )  # fmt: skip
+    signer = StatusSigner(key, template.sign(forge.root.key, SHA256()))
+    said = RevocationSet.seal(signer, trust_domain="mesh.internal", number=9, entries=[], now=now)
+    if says is None:
+        assert parse(said.raw, [forge.root.der], now).number == 9
+        return
+    with pytest.raises(StatusRejected, match=says):
+        parse(said.raw, [forge.root.der], now)
+
+
+def test_a_document_is_bounded_before_it_is_read(sealed: RevocationSet, anchors: list[bytes], now: datetime) -> None:
+    with pytest.raises(StatusRejected, match="larger than"):
+        parse(sealed.raw + b" " * MAX_BYTES, anchors, now)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"\xff", b'{"body":{},"signer":"","signature":""}'])
