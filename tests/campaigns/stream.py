@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tests.campaigns.frames import Caller
+from tests.e2e.upstream import service_context
 from tests.e2e.whole_gateway import Gateway, Variant, make, serving
 
 MAX_GROWTH_BYTES = 16 << 20
@@ -90,11 +91,7 @@ class Upstream:
     """Gives as many bytes as the target asks for, and takes what it is sent: its answer is the hash of it."""
 
     def __init__(self, identity: Path) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        self._context.load_verify_locations(identity / "bundle.pem")
-        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context = service_context(identity)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.end = End()

@@ -15,6 +15,16 @@ from pathlib import Path
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
+def service_context(identity: Path) -> ssl.SSLContext:
+    """mTLS as a service of the mesh does it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
+    context.load_verify_locations(identity / "bundle.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 class Upstream:
     """The service orders, over mTLS; plain without an identity. `seen` holds every application byte of every connection."""
 
@@ -76,12 +86,7 @@ class Upstream:
 
     def present(self, identity: Path) -> None:
         """Shake hands with this certificate, and whom it trusts, from now on."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
+        self._context = service_context(identity)
 
     def stop(self) -> None:
         """Leave the port, and every connection."""

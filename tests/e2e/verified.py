@@ -21,6 +21,7 @@ from werkzeug.serving import make_server
 
 from edge.verify import AsgiVerifier, Caller, WsgiVerifier
 from edge.verify.form import Mode
+from tests.e2e.upstream import service_context
 from tests.wire.rig import Answer
 
 Seen = list[dict[str, str]]
@@ -84,12 +85,8 @@ class WerkzeugService:
     def __init__(self, identity: Path, service: str, mode: Mode) -> None:
         self.seen: Seen = []
         self.checks: Seen = []
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
         app = WsgiVerifier(self._app, service=service, bundle=identity / "bundle.pem", mode=mode)
-        self._server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context)
+        self._server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=service_context(identity))
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

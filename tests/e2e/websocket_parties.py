@@ -22,21 +22,13 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.utilities import RemoteProtocolError
 
+from tests.e2e.upstream import service_context
+
 Message = str | bytes
 End = tuple[int, str]
 PROTOCOLS = ("v2.chat", "v1.chat")
 FRAGMENTS = ("zer", "stück", "elt")
 _MAX_BYTES = 4 << 20
-
-
-def service_context(identity: Path) -> ssl.SSLContext:
-    """mTLS as a service of the mesh does it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-    context.load_verify_locations(identity / "bundle.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 class Service(Protocol):

@@ -104,6 +104,17 @@ def client_context(gateway: Listening, *alpn: str) -> ssl.SSLContext:
     return context
 
 
+def has_ended(tls: ssl.SSLSocket, within_s: float) -> bool:
+    """Whether the other side ends the connection, without another byte."""
+    tls.settimeout(within_s)
+    try:
+        return tls.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
 class Client:
     """A TLS socket on which a test writes bytes."""
 
@@ -210,13 +221,7 @@ class Client:
 
     def is_closed(self, within_s: float = 9) -> bool:
         """Whether the gateway ends the connection, without another byte."""
-        self.tls.settimeout(within_s)
-        try:
-            return self._buffer == b"" and self.tls.recv(1) == b""
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
+        return self._buffer == b"" and has_ended(self.tls, within_s)
 
     def close(self) -> None:
         self.tls.close()

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import h2.exceptions
 
+from tests.e2e.upstream import service_context
 from tests.wire.h2_client import H2Client
-from tests.wire.rig import Answer, Rig
+from tests.wire.rig import Answer, Rig, has_ended
 
 ROUTES = """\
 routes:
@@ -180,13 +181,7 @@ class End:
 
     def is_ended(self, within_s: float = 5) -> bool:
         """Whether the connection ends without another byte."""
-        self.tls.settimeout(within_s)
-        try:
-            return self._buffer == b"" and self.tls.recv(1) == b""
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
+        return self._buffer == b"" and has_ended(self.tls, within_s)
 
     def end(self) -> None:
         """Leave without a word."""
@@ -251,12 +246,7 @@ class SocketUpstream:
     """The service orders, over mTLS: answers each head as told; the test drives what follows."""
 
     def __init__(self, identity: Path) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
-        context.load_verify_locations(identity / "bundle.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
+        self._context = service_context(identity)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.answer: Callable[[bytes], bytes] = accepting

@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge.model.route import FieldCondition, PathPattern, Route, Upstream
-from edge.routing.pattern import parse
+from edge.model.route import Route
 from edge.routing.table import compile, in_order, overlaps
-
-
-def route(
-    name: str,
-    path: str,
-    methods: tuple[str, ...] = ("GET",),
-    hosts: tuple[str, ...] = (),
-    headers: tuple[tuple[str, str], ...] = (),
-    query: tuple[tuple[str, str], ...] = (),
-) -> Route:
-    pattern = parse(path)
-    assert isinstance(pattern, PathPattern)
-    return Route(
-        name=name,
-        pattern=pattern,
-        hosts=hosts,
-        methods=methods,
-        upstream=Upstream("orders", "spiffe://mesh.internal/svc/orders"),
-        auth=("jwt",),
-        headers=tuple(FieldCondition(*each) for each in headers),
-        query=tuple(FieldCondition(*each) for each in query),
-    )
+from tests.edge.routing.house import route
 
 
 def test_order_is_literal_then_wildcard_then_rest_then_conditions_then_host() -> None:
