@@ -30,10 +30,10 @@ from edge.config.document import Document, Step
 from edge.config.settings import Config
 from edge.config.sources import Sources
 from edge.errors import Fault
-from edge.model.route import Route
+from edge.model.route import PathPattern, Route
 from edge.registry.address import refusal
 from edge.registry.grant import Grant, Network, is_covered
-from edge.routing.ownership import contested, meets
+from edge.routing.ownership import Owners, contested, meets
 from edge.routing.pattern import shape
 from edge.routing.table import rank
 
@@ -67,7 +67,8 @@ class _Look:
         services, limits = (_read(sources, stem) for stem in ("services", "limits"))
         is_shared = config.store is not None or "services" in config.opened
         may_register = is_shared and not config.identity.outside
-        owners = {each.service: _owner(each, config.routes) if may_register else None for each in config.grants}
+        there = Owners(config.routes)
+        owners = {each.service: _owner(each, there) if may_register else None for each in config.grants}
         return cls(config, services, limits, may_register, owners)
 
     def _may_declare(self, grant: Grant) -> bool:
@@ -116,6 +117,7 @@ class _Look:
 
     def routes(self) -> Iterator[Fault]:
         routes = self.config.routes
+        there = Owners(routes)
         for route in routes:
             if not (route.upstream.endpoints or self.may_register):
                 message = "no endpoints, and nobody can register at this gateway: each request is refused with 502"
@@ -125,7 +127,7 @@ class _Look:
                 who = "nobody without a credential" if not route.auth else "nobody"
                 message = f"the policies permit {who} to use it: each request is refused with 403"
                 yield _of(route, "denied-route", message, "write a permit for it, or remove it")
-            if (others := _before(route, routes, self.config.listeners.public.hosts)) is not None:
+            if (others := _before(route, there, self.config.listeners.public.hosts)) is not None:
                 message = f"every request that it matches belongs to {', '.join(map(_named, others))}"
                 yield _of(route, "unreached-route", message, "remove it, or narrow what comes before it")
         for first, second in contested(routes):
@@ -190,34 +192,29 @@ def _named(route: Route) -> str:
     return f'"{route.name}" ({route.place[0]}:{route.place[1]})'
 
 
-def _owner(grant: Grant, routes: Sequence[Route]) -> Route | None:
+def _owner(grant: Grant, there: Owners) -> Route | None:
     """A route of another service that owns all that the grant allows to declare, as `ownership` judges it. One with
     conditions leaves something; whatever lies inside another's pattern is at least as specific, and would take from it."""
-    whole = [
-        each
-        for each in routes
-        if each.upstream.service != grant.service
-        and not (each.headers or each.query)
-        and (not each.hosts or set(grant.hosts) <= set(each.hosts))
-        and any(meets(path.segments, each.pattern.segments) for path in grant.may_serve)
-    ]
-    owners = [
-        next((each for each in whole if is_covered(path.segments, [each.pattern.segments])), None)
-        for path in grant.may_serve
-    ]
+
+    def owns(route: Route, path: PathPattern) -> bool:
+        is_whole = not (route.headers or route.query or (route.hosts and not set(grant.hosts) <= set(route.hosts)))
+        is_other = route.upstream.service != grant.service
+        return is_other and is_whole and is_covered(path.segments, [route.pattern.segments])
+
+    owners = [next((each for each in there.near(path) if owns(each, path)), None) for path in grant.may_serve]
     return owners[0] if None not in owners else None
 
 
-def _before(route: Route, routes: Sequence[Route], hosts: Sequence[str]) -> list[Route] | None:
+def _before(route: Route, there: Owners, hosts: Sequence[str]) -> list[Route] | None:
     """The routes that together have every request of this one; None: some are its own. Held against each host and method, and
     against routes without conditions only: a condition may not hold."""
     near = [
         each
-        for each in routes
+        for each in there.near(route.pattern)
         if each is not route
         and not (each.headers or each.query)
-        and rank(each) <= rank(route)
         and meets(each.pattern.segments, route.pattern.segments)
+        and rank(each) <= rank(route)
     ]
     used: list[Route] = []
     for host in route.hosts or hosts:

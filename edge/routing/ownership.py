@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
-from edge.model.route import Route, Segment, Wildcard
+from edge.model.route import PathPattern, Route, Segment, Wildcard
 from edge.routing.table import rank
 
 
@@ -35,11 +35,13 @@ class Owners:
     def owner(self, route: Route, *, besides: str = "") -> Route | None:
         """The first route from which `route` would take a request, of any service but `besides`; None: it takes nothing."""
         return next(
-            (each for each in self._near(route) if each.upstream.service != besides and takes_from(route, each)), None
+            (each for each in self.near(route.pattern) if each.upstream.service != besides and takes_from(route, each)),
+            None,
         )
 
-    def _near(self, route: Route) -> Iterator[Route]:
-        first = route.pattern.segments[0]
+    def near(self, pattern: PathPattern) -> Iterator[Route]:
+        """All that could match a path of this pattern, and some more; each once."""
+        first = pattern.segments[0]
         if isinstance(first, str):
             yield from self._by_literal.get(first, ())
         else:
@@ -53,14 +55,16 @@ def contested(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
 
     An order there is, so it is legal; whoever wrote the second may not know of the first.
     """
-    for at, route in enumerate(routes):
-        for other in routes[at + 1 :]:
+    owners = Owners()
+    for other in routes:
+        for route in owners.near(other.pattern):
             if route.upstream.service != other.upstream.service and meets(
                 route.pattern.segments, other.pattern.segments
             ):
                 first, second = (route, other) if rank(route) <= rank(other) else (other, route)
                 if takes_from(first, second):
                     yield first, second
+        owners.add(other)
 
 
 def takes_from(route: Route, owner: Route) -> bool:

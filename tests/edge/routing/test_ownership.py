@@ -133,8 +133,8 @@ def test_what_two_services_both_match_is_told_once_with_who_has_it() -> None:
     ]
     assert [(first.name, first.upstream.service, second.name) for first, second in contested(routes)] == [
         ("/orders/export", "export", "/orders/**"),
-        ("/orders/**", "orders", "/**"),
         ("/orders/export", "export", "/orders/{id}"),
+        ("/orders/**", "orders", "/**"),
         ("/orders/export", "export", "/**"),
         ("/orders/{id}", "orders", "/**"),
         ("/billing/**", "billing", "/**"),
