@@ -33,7 +33,7 @@ from edge.upgrade import Upgrade
 
 MAX_PIPELINED_BYTES = 65_536
 """Bytes held of requests behind the one being answered; then the socket is not read."""
-HEADS_AT_ONCE = 8
+HEADS_AT_ONCE = 6
 """Of pipelined requests that are answered at once, because they are refused; then others have their turn."""
 _EMPTY_LINE = b"\r\n"
 """RFC 9112 §2.2: one before a request line is ignored; a flood of them is not."""

@@ -35,7 +35,7 @@ MAX_HELD_BYTES = 1 << 20
 """Of all answers of a connection that its client does not take; then no upstream is read for it and no request begun."""
 _TURN_BYTES = 16_384
 """Of one stream's answer at a time, when several wait for a window."""
-HEADS_AT_ONCE = 10
+HEADS_AT_ONCE = 6
 """Requests begun in one turn of the loop; then others have theirs. Each may cost a signature."""
 
 

@@ -40,7 +40,7 @@ _BYTES_PER_CREDIT = 4096
 _SMALL_BYTES = 256
 _WHOLE = frames.END_HEADERS | frames.END_STREAM
 _LAST_STREAM = frames.MAX_STREAM_ID
-_TURN = range(32)
+_TURN = range(16)
 """Frames of one read, which may hold thousands; then others have their turn."""
 _OURS = {
     Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
