@@ -75,7 +75,9 @@ def answer_to(request: bytes) -> bytes:
     return kinds.get(target[-1:], whole)
 
 
-KINDS = b"0123456789abcdefghijklmnopqrstuvwxyz"
+EARLY = ord("A")
+"""The upstream does not wait for the body."""
+KINDS = b"0123456789abcdefghijklmnopqrstuvwxyzA"
 
 
 class Far(asyncio.Transport):
@@ -88,6 +90,8 @@ class Far(asyncio.Transport):
         self._due: list[bytes] = []
         self._is_closing = False
         self._is_read = True
+        self._is_answered = False
+        """The request under way; before its end."""
         self.connection: UpstreamConnection | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -96,8 +100,17 @@ class Far(asyncio.Transport):
         while (end := complete_message(self._buffer)) is not None:
             request, self._buffer = self._buffer[:end], self._buffer[end:]
             self._seen.append(OF_ONE_TIME.sub(b"", request))
-            self._due += answer_to(request).split(b"|")
-            self._loop.call_soon(self._say)
+            if not self._is_answered:
+                self._answer(request)
+            self._is_answered = False
+        head, end_of_head, _ = self._buffer.partition(b"\r\n\r\n")
+        if end_of_head and not self._is_answered and head.split(b" ", 2)[1][-1] == EARLY:
+            self._is_answered = True
+            self._answer(head + end_of_head)
+
+    def _answer(self, request: bytes) -> None:
+        self._due += answer_to(request).split(b"|")
+        self._loop.call_soon(self._say)
 
     def _say(self) -> None:
         connection = self.connection
