@@ -4,7 +4,8 @@
 the downstream. Laws:
 
 - An answer is passed on only while it is unambiguous. Whatever llhttp refuses, bytes after the end of an answer, a body
-  where none may be, or an unrequested 101 is an `UpstreamProtocolError`, and the connection is never used again.
+  where none may be, or an unrequested 101 is an `UpstreamProtocolError`, and the connection is never used again. What one
+  read holds is passed on when all of it was judged: what is broken from the start is a 502, not half an answer.
 - The connection goes back to the pool only after a complete answer to a completely sent request that both sides agree to
   keep alive. `should_keep_alive()` of httptools is right only inside the callback, so it is read there.
 - llhttp cannot be told that an answer has no body (HEAD), so after such a head the parser is replaced.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.answers import AnswerHead, Receiver, recall, remember
+from edge.forward.answers import AnswerHead, Receiver, fault_in_interim, recall, remember
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
@@ -42,7 +43,6 @@ _MANY_HEADS = 64
 """That were met for the first time, one after the other. As each second begins, all are: they say the date."""
 
 _NO_BODY_STATUS = frozenset((204, 304))
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -69,6 +69,8 @@ class UpstreamConnection(asyncio.Protocol):
         """What is asked for instead of an answer; whatever comes, the connection is of no other use then."""
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[RawField] = []
+        self._content: list[bytes] = []
+        """Of this read; not passed on yet."""
         self._head_bytes = 0
         self.status = 0
         """Of the answer, once its head came."""
@@ -158,11 +160,26 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         receiver = self.receiver
         if receiver is not None:
-            receiver.on_upstream_flush()
+            self._tell(receiver)
             if self.answer_ended:
                 if is_head and self._is_looked_up and self._head_bytes == len(data):
                     self._keep_in_mind(data)
                 self._finish(receiver)
+
+    def _tell(self, receiver: Receiver) -> None:
+        """Pass on what a read held; each of these calls may end the exchange."""
+        head, content = self._head, self._content
+        if head is not None:
+            self._head = None
+            receiver.on_upstream_head(*head[:3], has_body=head[3])
+        if content:
+            self._content = []
+            if self.receiver is receiver:
+                receiver.on_upstream_body(content[0] if len(content) == 1 else b"".join(content))
+        if self.answer_ended and self.receiver is receiver:
+            receiver.on_upstream_end()
+        if self.receiver is receiver:
+            receiver.on_upstream_flush()
 
     def _begin_answer(self, data: bytes) -> bool:
         """Look at the first bytes of an answer. True: they were all of it, behind a head that was met before, and it was
@@ -247,6 +264,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- llhttp ---------------------------------------------------------------------------------
 
+    _head: tuple[int, list[RawField], int | None, bool] | None = None
+    """Status, fields, length and whether there is a body, of a final answer that begins in this read."""
     _is_delimited_by_close = False
     _narrow_bytes = NARROW_BYTES
     _strange_heads = 0
@@ -276,7 +295,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 200:
             self._is_plain = False  # what comes next brings a status line of its own
-            self._error = self._judge_interim(status)
+            self._error = fault_in_interim(status, self._fields) or (self._judge_switch() if status == 101 else None)
             return
         if status > 599 or len(self._fields) > MAX_FIELDS or self._head_bytes > MAX_HEAD_BYTES:
             self._error = self._judge_bounds(status)
@@ -300,11 +319,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.offer is not None and not self._is_refusal(status):
             return
         self._answer_started = True
-        self.receiver.on_upstream_head(status, self._fields, content_length, has_body=has_body)
+        self._head = status, self._fields, content_length, has_body
         if self._is_head_only():
             self.answer_ended = True
             self._keep_alive = self._is_head_keep_alive()
-            self.receiver.on_upstream_end()
 
     def _is_refusal(self, status: int) -> bool:
         """Of an offer: an answer that says no passes, one that says yes without switching is an error (CVE-2024-23326)."""
@@ -321,14 +339,6 @@ class UpstreamConnection(asyncio.Protocol):
             return UpstreamProtocolError("upstream-field-count")
         size = sum(len(name) + len(value) + 4 for name, value in self._fields)
         return UpstreamProtocolError("upstream-head-size") if size > MAX_HEAD_BYTES else None
-
-    def _judge_interim(self, status: int) -> UpstreamProtocolError | None:
-        if status < 100:
-            return UpstreamProtocolError("upstream-status")
-        if any(name in _FRAMING for name, _ in self._fields):
-            # RFC 9110 §8.6, RFC 9112 §6.1: it has none. llhttp would read the body, and give it before any head.
-            return UpstreamProtocolError("upstream-interim-framing")
-        return self._judge_switch() if status == 101 else None
 
     def _judge_switch(self) -> UpstreamProtocolError | None:
         """Whether a 101 is what was asked for (attacks C3)."""
@@ -352,15 +362,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self.answer_ended:
             self._error = UpstreamProtocolError("upstream-surplus")
         elif self.receiver is not None and self._error is None:
-            self.receiver.on_upstream_body(body)
+            self._content.append(body)
 
     def on_message_complete(self) -> None:
         if self.status < 200 or self.answer_ended or self._error is not None:
             return  # an interim answer, or a head-only one that already ended
         self.answer_ended = True
         self._keep_alive = self._parser.should_keep_alive()
-        if self.receiver is not None:
-            self.receiver.on_upstream_end()
 
     # -- endings --------------------------------------------------------------------------------
 
@@ -376,14 +384,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def fail(self, error: UpstreamError) -> None:
         """The connection ends at once, and the exchange on it with this."""
-        receiver, self.receiver = self.receiver, None
         self.failure = error
+        receiver = self.receiver
+        if receiver is not None and self.answer_ended:
+            self._tell(receiver)  # the answer is whole; what came behind it ends the connection, not the answer
+            receiver = None
+        self.receiver = None
         self._close()
-        if receiver is None:
-            return
-        if self.answer_ended:
-            receiver.on_upstream_flush()  # the answer is whole; what came behind it ends the connection, not the answer
-        else:
+        if receiver is not None:
             receiver.on_upstream_failed(error)
 
     def _close(self) -> None:

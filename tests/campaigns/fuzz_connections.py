@@ -179,10 +179,7 @@ def run_http1(data: bytes) -> None:
     The first byte chooses what is behind the line and how the bytes are cut.
     """
     worker = _worker()
-    flags, stream = (
-        data[:1] or b"\0",
-        data[1:].lstrip(b"\r\n"),
-    )  # how many empty lines are ignored depends on the pieces
+    flags, stream = data[:1] or b"\0", data[1:]
     step = (1, 2, 7, 100)[flags[0] >> 1 & 3]
     front = worker.fronts[flags[0] & 1]
     said = []
@@ -228,7 +225,10 @@ def run_websocket(data: bytes) -> None:
 
 
 def run_answer(data: bytes) -> None:
-    """Bytes of an upstream, whole and in pieces: a head, its body, one end; what cannot be trusted ends the connection."""
+    """Bytes of an upstream, whole and in pieces: a head, its body, one end; what cannot be trusted ends the connection.
+
+    How much of an answer that fails was passed on before depends on the pieces.
+    """
     flags, stream = data[:1] or b"\0", data[1:]
     heard = []
     for size in (len(stream) or 1, (1, 3, 50)[flags[0] % 3]):
@@ -245,7 +245,7 @@ def run_answer(data: bytes) -> None:
         assert kinds.count("head") <= 1
         assert kinds[-1] == ends[0]
         assert ends == ["failed"] or kinds[0] == "head"
-        heard.append((ends, kinds.count("head"), case.heard.body if ends == ["end"] else b""))
+        heard.append((ends, case.heard.body if ends == ["end"] else b""))
     assert heard[0] == heard[1], heard
 
 

@@ -174,6 +174,7 @@ def test_the_authority_must_be_the_server_name(rig: Rig, speaker: Speaker, autho
         (b"CUT", "upstream-unreachable"),
         (b"HTTP/1.1 200 OK\r\nX-ACUT", "upstream-protocol"),
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "upstream-protocol"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n", "upstream-protocol"),
     ],
 )
 def test_a_bad_answer_is_a_bad_gateway(rig: Rig, speaker: Speaker, answer: bytes, reason: str) -> None:

@@ -246,6 +246,16 @@ def test_connection_cannot_nominate_what_the_gateway_adds_B4(rig: Rig) -> None:
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nab",
         b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nab",
         b"SSH-2.0-OpenSSH_9\r\nCLOSE",
+        *(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+            for chunks in (
+                b"zz\r\nab\r\n",
+                b"2\r\nabc\r\n0\r\n\r\n",
+                b"-1\r\n",
+                b"2\r\nab\r\n0x0\r\n\r\n",
+                b"2\nab\n0\n\n",
+            )
+        ),
     ],
 )
 def test_answers_that_two_clients_may_read_differently_are_502_C1(rig: Rig, answer: bytes) -> None:
