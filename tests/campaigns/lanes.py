@@ -5,12 +5,14 @@ decided for them is not decided again. Here two fronts of this process get the s
 all that it met in the whole campaign, the other nothing. Behind each stands an upstream that answers by what it is asked.
 What the client gets, what the upstream reads, what the log is told and who is cut must be the same, whatever the bytes:
 heads that nearly are another, pipelined, cut anywhere, spoiled, from other addresses and for other names; answers that lie.
+And whatever an answer says, it says of the request that it answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from edge.forward.http1 import UpstreamConnection
 from edge.front import Front, Http1, Http2
 from examples.issuer.minting import Minter, key_set_document, signing_key
 from tests.campaigns import lanes_asks
-from tests.campaigns.lanes_far import OF_ONE_TIME, Forgetful, Log, Service
+from tests.campaigns.lanes_far import OF_ONE_TIME, UNASKED, Forgetful, Log, Service
 from tests.e2e.whole_gateway import Variant, make
 from tests.wire.raw_h2 import HEADERS
 from tests.wire.rig import EDGE_YAML
@@ -68,6 +70,7 @@ _ADDRESSES = ("127.0.0.1", "127.0.0.1", "127.0.0.2")
 """The first is a proxy that is trusted."""
 _NAMES = (None, None, "localhost", "localhost", "localhost", "127.0.0.1")
 _MAX_SHOWN = 5
+_WORD = re.compile(rb"\r\n([0-9a-f]{40})")
 
 
 @dataclass
@@ -220,6 +223,10 @@ async def play(way: Way, talk: Talk) -> tuple[object, ...]:
         await _until_quiet(way, near)
     client.connection_lost(None)
     await _until_quiet(way, near)
+    if not talk.is_http2 and not any(map(UNASKED.search, way.service.seen)):
+        words = iter(way.service.words)
+        astray = [word for word in _WORD.findall(near.written) if word not in words]
+        assert not astray, f"{astray} for {talk}"
     said = _frames(near.written) if talk.is_http2 else OF_ONE_TIME.sub(b"", near.written)
     return said, way.service.seen, way.log.told, near.ended
 

@@ -26,12 +26,17 @@ def _answer(body: bytes, more: bytes = b"", status: bytes = b"200 OK", length: i
     return b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, more, length, body)
 
 
+def word_for(request: bytes) -> bytes:
+    """What a good answer says."""
+    return sha256(OF_ONE_TIME.sub(b"", request)).hexdigest().encode("ascii")[:_SIZE]
+
+
 def answer_to(request: bytes) -> bytes:
     """What is said to it, by the last byte of its target; a good answer says what was asked, and is always as long.
 
     `|` cuts it in two reads; at its end `$` closes the connection by the book, and `!` without the closing alert."""
     method, target = request.split(b" ", 2)[:2]
-    said = sha256(OF_ONE_TIME.sub(b"", request)).hexdigest().encode("ascii")[:_SIZE]
+    said = word_for(request)
     body = b"" if method == b"HEAD" else said
     whole = _answer(body)
     kinds = {
@@ -75,6 +80,8 @@ def answer_to(request: bytes) -> bytes:
     return kinds.get(target[-1:], whole)
 
 
+UNASKED = re.compile(rb" /\w+/.[bv][ ?]")
+"""Behind the answer to it comes another, which may meet the next request on its way."""
 EARLY = ord("A")
 """The upstream does not wait for the body."""
 KINDS = b"0123456789abcdefghijklmnopqrstuvwxyzA"
@@ -83,9 +90,9 @@ KINDS = b"0123456789abcdefghijklmnopqrstuvwxyzA"
 class Far(asyncio.Transport):
     """A connection to the upstream, with the upstream at its end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seen: list[bytes]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seen: list[bytes], words: list[bytes]) -> None:
         super().__init__()
-        self._loop, self._seen = loop, seen
+        self._loop, self._seen, self._words = loop, seen, words
         self._buffer = b""
         self._due: list[bytes] = []
         self._is_closing = False
@@ -109,6 +116,7 @@ class Far(asyncio.Transport):
             self._answer(head + end_of_head)
 
     def _answer(self, request: bytes) -> None:
+        self._words.append(word_for(request))
         self._due += answer_to(request).split(b"|")
         self._loop.call_soon(self._say)
 
@@ -178,11 +186,13 @@ class Service:
         self._endpoint = Endpoint("orders", FACTS.spiffe_id, _ADDRESS)
         self.seen: list[bytes] = []
         """The requests that the upstream read, over all connections."""
+        self.words: list[bytes] = []
+        """The words for those that it answered."""
 
     def renew(self) -> None:
         """As at the beginning."""
         self._idle.clear()
-        self.seen = []
+        self.seen, self.words = [], []
 
     def addresses(self, upstream: object) -> tuple[Endpoint, ...]:
         return (self._endpoint,)
@@ -192,7 +202,7 @@ class Service:
             pinned = self._idle.pop()
             if not pinned.connection.is_closed:
                 return pinned
-        far = Far(self._loop, self.seen)
+        far = Far(self._loop, self.seen, self.words)
         connection = far.connection = self._made(self._keep, lambda gone: None, self._writes)
         connection.connection_made(far)
         connection.pinned = Pinned(PoolKey(FACTS.spiffe_id, _ADDRESS, 1), connection, FACTS, (), 0.0)
