@@ -50,6 +50,7 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1)})
         self.written = b""
         self.is_read = True
+        self.is_closed = False
         self.protocol: asyncio.BaseProtocol | None = None
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -75,6 +76,7 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         """The test ends it."""
+        self.is_closed = True
 
     def abort(self) -> None:
         """The test ends it."""
@@ -190,6 +192,20 @@ def test_control_frames_have_turns_and_what_they_reset_is_not_begun_C4(running: 
     found = uvloop.run(scene())
     assert max(found) <= 2 * 32  # the first two turns are seen together
     assert running.upstream.seen == b""
+
+
+@pytest.mark.parametrize(("begun", "is_left_open"), [(b"", False), (b"\r\n", False), (b"\r\nG", True), (b"G", True)])
+def test_an_empty_line_begins_no_request_that_a_drain_would_wait_for(
+    running: Rig, tmp_path: Path, begun: bytes, is_left_open: bool
+) -> None:
+    async def scene() -> bool:
+        async with connection(running, tmp_path, is_http2=False) as (client, wire):
+            client.data_received(NOWHERE + begun)
+            await steps(wire.statuses, 1)
+            client.close_if_idle()
+            return not wire.is_closed
+
+    assert uvloop.run(scene()) is is_left_open
 
 
 @pytest.mark.parametrize("is_http2", [False, True], ids=["h1", "h2"])
