@@ -4,7 +4,6 @@ answer is in the log, and whoever is well serves. And what the choice costs a re
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from edge.routing import pattern, table
 from edge.routing.match import match
 from edge.serve.control_socket import ask as ask_control
 from edge.serve.instances import ServiceCounts
+from tests.campaigns.scale import quiet
 from tests.e2e.load import Load
 from tests.e2e.upstream import Upstream as Service
 from tests.e2e.whole_gateway import eventually
@@ -207,18 +207,15 @@ def _route(upstream: Upstream) -> Route:
 
 
 async def costs(services: int, turns: int) -> dict[str, tuple[float, float, float]]:
-    """By policy: CPU of a request among few services and among many, in ns, and the median ratio of the two, by turns."""
+    """By policy: CPU of a request among few services and among many, in ns, and the ratio of the two, by turns."""
     found = {}
     for policy in Policy:
         few, many = (_Requests(count, services, BalanceSettings(policy)) for count in (FEW, services))
         gc.collect()
-        pairs = []
-        for _ in range(15):
-            found_ns = []
-            for each in (few, many):
+        few_ns, many_ns = list[float](), list[float]()
+        for _ in range(100):
+            for each, turns_ns in ((few, few_ns), (many, many_ns)):
                 each.run(3 * services)  # what the other took out of the caches comes back
-                found_ns.append(each.run(turns))
-            pairs.append((found_ns[0], found_ns[1]))
-        ratio = statistics.median(second / first for first, second in pairs)
-        found[policy.value] = min(pair[0] for pair in pairs), min(pair[1] for pair in pairs), ratio
+                turns_ns.append(each.run(turns))
+        found[policy.value] = quiet(few_ns), quiet(many_ns), quiet(many_ns) / quiet(few_ns)
     return found
