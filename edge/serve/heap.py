@@ -17,6 +17,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 WASTE_BYTES = 16 << 20
 """Free and kept: above it there is something to give back. A trim costs milliseconds, and as many when it is used again."""
 
+_FEW = 256
+"""Objects that a collection finds and that were not what the process has grown by."""
 _SHARE = 300
 """The rest after a look, in times of what it cost: counting what is free walks through all of it, several milliseconds after
 a day of traffic."""
@@ -64,22 +66,26 @@ class Heap:
         self._rests_until_ns = 0
         self._given_back_bytes = 0
         """Of what is free: so much had no pages under it when last looked at."""
-        self._resident_bytes = self._collected_bytes = _resident_bytes()
-        """The least since something was given back; and since garbage was collected."""
+        self._fresh_bytes = self._resident_bytes = self._collected_bytes = _resident_bytes()
+        """Of the first look; the least since something was given back; and since garbage was collected."""
+        self._was_garbage = True
+        """What the collector met last, when it was called for what had grown."""
 
     def give_back(self) -> None:
         """Give free memory to the system when there is much of it; called by a timer, and done no more often than it may
         cost.
 
         The collector comes when many objects were made, however large they are: the few of a connection that failed may
-        hold a quarter of a mebibyte. So it comes whenever much was taken.
+        hold a quarter of a mebibyte. So it comes whenever much was taken. Where that is no garbage but a crowd that stays, it
+        comes when the crowd has doubled: it looks at all of it, and ten thousand connections are a third of a second.
         """
         began_ns = time.thread_time_ns()
         now_ns = time.monotonic_ns()
         resident_bytes = _resident_bytes()
         self._collected_bytes = min(self._collected_bytes, resident_bytes)
-        if resident_bytes - self._collected_bytes > WASTE_BYTES:
-            gc.collect()
+        stays_bytes = 0 if self._was_garbage else self._collected_bytes - self._fresh_bytes
+        if resident_bytes - self._collected_bytes > max(WASTE_BYTES, stays_bytes):
+            self._was_garbage = gc.collect() > _FEW
             self._collected_bytes = _resident_bytes()
         elif now_ns >= self._rests_until_ns:
             self._look_and_trim(resident_bytes)

@@ -71,7 +71,8 @@ def opened(gateway: Gateway, context: ssl.SSLContext, number: int, version: str)
 def ask_http2(tls: ssl.SSLSocket) -> None:
     caller = Caller(tls)
     caller.ask("GET", "/orders/7", is_end=True)
-    assert (b"".join(caller.content()), caller.status) == (b"ok", 200)
+    content = b"".join(caller.content())
+    assert (content, caller.status) == (b"ok", 200), (content, caller.status)
     caller.settle()
 
 

@@ -60,3 +60,32 @@ def test_what_looking_cost_is_rested_three_hundred_times_over(monkeypatch: pytes
         watched.give_back()
         now_ns[0] += 500_000_000
     assert [each - looks[0] for each in looks] == [0, 1_500_000_000, 3_000_000_000, 4_500_000_000]
+
+
+def test_who_stays_is_looked_at_when_twice_as_many_are_there_and_garbage_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resident = [100 << 20]
+    looks: list[int] = []
+    found = [0]
+
+    def collect() -> int:
+        looks.append(resident[0] >> 20)
+        return found[0]
+
+    monkeypatch.setattr("edge.serve.heap._resident_bytes", lambda: resident[0])
+    monkeypatch.setattr("edge.serve.heap.gc.collect", collect)
+    watched = Heap()
+
+    def at(sizes_mib: range) -> list[int]:
+        looks.clear()
+        for size_mib in sizes_mib:
+            resident[0] = size_mib << 20
+            watched.give_back()
+        return list(looks)
+
+    assert at(range(100, 500)) == [117, 135, 171, 243, 387]
+    assert at(range(500, 99, -1)) == []  # they have left
+    assert at(range(100, 120)) == [117]
+    found[0] = 10_000
+    assert at(range(120, 220))[-3:] == [169, 186, 203]
