@@ -31,6 +31,10 @@ class Turns(Generic[T]):
         """Whether `take` would give anything."""
         return bool(self._round)
 
+    def count(self, prefix: str) -> int:
+        """Of this address: who waits, and who is under way."""
+        return len(self._waiting.get(prefix, ())) + self._under_way.get(prefix, 0)
+
     def put(self, prefix: str, item: T) -> None:
         """It waits."""
         waiting = self._waiting.get(prefix)

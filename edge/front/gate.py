@@ -5,8 +5,8 @@ until its deadline. So the budgets by address (`accept/shed`) are asked when the
 under way counts as open. A refused connection is closed: there is no TLS yet in which one could say why (attacks C4,
 CVE-2026-26999).
 
-The kernel's queue is emptied first, because in it everybody stands behind everybody; then whoever has said hello
-(`front/hellos`) is shaken hands with, the addresses taking turns (`accept/turns`).
+The kernel's queue is emptied first, because in it everybody stands behind everybody; then the addresses take turns
+to be shaken hands with (`accept/turns`), and of a crowd only who has said hello (`front/hellos`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from edge.front.proof import Doorkeeper
 
 _BACKLOG = 4096
 _ACCEPTED_AT_ONCE = 64
-_BEGUN_AT_ONCE = 4
+_BEGUN_AT_ONCE = 8
 """In one turn of the loop; others are served in between. To be accepted costs ten microseconds, a handshake a quarter of a
 millisecond or more."""
+_AT_EASE = 16
+"""Of one address: so many are shaken hands with whether they have said hello or not. More are a crowd."""
 _UNDER_WAY = 256
 """Handshakes of one address, each of which holds some 60 KiB; more of them wait for these."""
 _UNSENT_BYTES = 131_072
@@ -96,7 +98,8 @@ class Gate:
         if (keeper is not None and not keeper.may_knock(prefix)) or not shed.open(prefix, is_proxy=is_proxy):
             connection.close()
         else:
-            self._hellos.add(Knock(connection, prefix, address, self._loop.time() + front.deadlines.handshake_s))
+            knock = Knock(connection, prefix, address, self._loop.time() + front.deadlines.handshake_s)
+            self._hellos.add(knock, is_waited_for=self._turns.count(prefix) >= _AT_EASE)
         return True
 
     def _heard(self, knock: Knock) -> None:

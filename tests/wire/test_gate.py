@@ -26,6 +26,8 @@ from tests.wire.rig import GET, Rig, client_context
 from tests.wire.test_deadlines import SHORT, Near, near
 
 CROWD = 120
+AT_EASE = 16
+"""Of one address; more are a crowd."""
 GARBAGE = b"\x16\x03\x01\x00\x05" + bytes(5)
 PATIENT, QUICK = replace(SHORT, handshake_s=60), replace(SHORT, handshake_s=0.2)
 
@@ -88,14 +90,15 @@ def of_tls() -> Counter[str]:
     return Counter(name for name in names if name in ("_Accepted", "SSLProtocol", "TCPTransport", "Http1", "Message"))
 
 
-def test_who_has_not_said_hello_costs_a_descriptor_until_it_is_cut_C4(running: Rig, tmp_path: Path) -> None:
+def test_of_a_crowd_who_has_not_said_hello_costs_a_descriptor_until_it_is_cut_C4(running: Rig, tmp_path: Path) -> None:
     async def scene() -> None:
         async with crowding(running, tmp_path, QUICK) as (there, clients):
             shed, before = there.front.shared.shed, of_tls()
             half = Hello(there, "localhost").flight()[:-1]
             crowd = [*clients.of(20, b""), *clients.of(20, half[:3]), *clients.of(20, half)]
             await until(lambda: shed.open_total == 60)
-            assert of_tls() == before
+            await asyncio.sleep(0.05)  # a few turns
+            assert max((of_tls() - before).values()) == AT_EASE
             await until(lambda: shed.open_total == 0)
             assert heard(crowd) == 60
 

@@ -69,6 +69,12 @@ def test_nobody_is_lost_or_overtaken_and_the_bound_holds(said: list[tuple[str, i
             turns.put(what, put[-1])
         waits = {each[0] for each in put if put.count(each) > found.count(each)}
         assert max(map(under_way.count, "abc")) <= 2
+        assert [turns.count(each) for each in "abc"] == [
+            len([item for item in put if item[0] == each])
+            - len([item for item in found if item[0] == each])
+            + under_way.count(each)
+            for each in "abc"
+        ]
         assert bool(turns) == any(under_way.count(prefix) < 2 for prefix in waits)
     for prefix in "abc":
         came, went = ([each for each in some if each[0] == prefix] for some in (put, found))
