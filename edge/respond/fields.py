@@ -49,10 +49,17 @@ def outgoing(fields: Sequence[RawField], route: Route) -> list[RawField]:
 
 def _outgoing(fields: Sequence[RawField], route: Route) -> list[RawField]:
     dropped = _dropped_by_route.get(route) or _dropped(route)
+    dates = 0
     for name, value in fields:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
             dropped = dropped | {item.strip(b" \t") for item in value.lower().split(b",")}
+        elif name == b"date":
+            dates += 1
     answer = [field for field in fields if field[0] not in dropped]
+    if dates > 1:  # RFC 9110 §6.6.1 has one; the first is the service's, others came on the way
+        said_at = [at for at, (name, _) in enumerate(answer) if name == b"date"]
+        for at in reversed(said_at[1:]):
+            del answer[at]
     answer += route.answer_fields
     return answer
 

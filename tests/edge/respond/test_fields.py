@@ -46,6 +46,12 @@ def test_repeated_fields_keep_their_order() -> None:
     assert left(*cookies) == cookies
 
 
+def test_an_answer_has_one_date_the_first_that_was_said() -> None:
+    dates = [(b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"), (b"date", b"Sun, 06 Nov 1994 08:49:38 GMT")]
+    assert left(dates[0], (b"etag", b"1"), *dates) == [dates[0], (b"etag", b"1")]
+    assert left((b"connection", b"date"), *dates) == []
+
+
 def test_what_passes_of_fields_that_are_kept_is_worked_out_for_each_route() -> None:
     known, plain, adding = KnownFields([(b"etag", b"1"), (b"server", b"x")]), route(), route(NOSNIFF)
     for _ in range(2):
