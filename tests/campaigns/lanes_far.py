@@ -102,7 +102,8 @@ class Far(asyncio.Transport):
         self.connection: UpstreamConnection | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self._is_closing
+        if self._is_closing:
+            return  # as any transport whose other end is gone
         self._buffer += data
         while (end := complete_message(self._buffer)) is not None:
             request, self._buffer = self._buffer[:end], self._buffer[end:]
