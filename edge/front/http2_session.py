@@ -221,8 +221,8 @@ class Session:
             return self.reset(stream_id, Code.STREAM_CLOSED)
         heads = self._heads
         try:
-            if heads.known is not None or not heads.is_end:
-                raise MalformedRequest("trailers")
+            if heads.known is not None or not heads.is_end:  # what is known begins with pseudo fields
+                raise MalformedRequest("trailers" if heads.known is None else "trailer-pseudo-field")
             require_trailers(heads.fields)
         except MalformedRequest as exc:
             stream.fail(exc)

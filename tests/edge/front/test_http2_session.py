@@ -194,7 +194,7 @@ def test_the_same_bytes_mean_another_thing_to_another_table() -> None:
 def test_a_known_head_in_the_place_of_trailers_is_malformed() -> None:
     played = Played(remembers=True)
     played.feed(BEGIN + headers(1) + headers(3, flags=OPEN) + headers(3))
-    assert (played.opened[3].failed, played.opened[3].is_request_ended) == (["trailers"], False)
+    assert (played.opened[3].failed, played.opened[3].is_request_ended) == (["trailer-pseudo-field"], False)
 
 
 # -- budgets -----------------------------------------------------------------------------------------
