@@ -22,6 +22,8 @@ MAX_HEADS = 2048
 MAX_HEAD_BYTES = 2048
 """Sixteen mebibytes in all at the worst: the fields are as long as the bytes, and objects around them. A thousand callers
 whose answers say who they are have room."""
+HELD_S = 0.005
+"""How long the beginning of an answer waits for more of it, or for the end of the connection, before it is passed on."""
 _END = b"\r\n\r\n"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
@@ -86,3 +88,15 @@ def fault_in_interim(status: int, fields: Sequence[RawField]) -> UpstreamProtoco
         # RFC 9110 §8.6, RFC 9112 §6.1: it has none. llhttp would read the body, and give it before any head.
         return UpstreamProtocolError("upstream-interim-framing")
     return None
+
+
+def fault_in_bounds(
+    status: int, fields: Sequence[RawField], max_fields: int, max_bytes: int
+) -> UpstreamProtocolError | None:
+    """What is wrong with a final head that may be too large, or with its status."""
+    if status > 599:
+        return UpstreamProtocolError("upstream-status")
+    if len(fields) > max_fields:
+        return UpstreamProtocolError("upstream-field-count")
+    size = sum(len(name) + len(value) + 4 for name, value in fields)
+    return UpstreamProtocolError("upstream-head-size") if size > max_bytes else None

@@ -5,7 +5,8 @@ the downstream. Laws:
 
 - An answer is passed on only while it is unambiguous. Whatever llhttp refuses, bytes after the end of an answer, a body
   where none may be, or an unrequested 101 is an `UpstreamProtocolError`, and the connection is never used again. What one
-  read holds is passed on when all of it was judged: what is broken from the start is a 502, not half an answer.
+  read holds is passed on when all of it was judged, and what begins and is not whole with what comes next, or a moment
+  later: what is broken or short from the start is a 502, not half an answer.
 - The connection goes back to the pool only after a complete answer to a completely sent request that both sides agree to
   keep alive. `should_keep_alive()` of httptools is right only inside the callback, so it is read there.
 - llhttp cannot be told that an answer has no body (HEAD), so after such a head the parser is replaced.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.answers import AnswerHead, Receiver, fault_in_interim, recall, remember
+from edge.forward.answers import HELD_S, AnswerHead, Receiver, fault_in_bounds, fault_in_interim, recall, remember
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
@@ -53,9 +54,11 @@ class UpstreamConnection(asyncio.Protocol):
         on_idle: Callable[[UpstreamConnection], None],
         on_gone: Callable[[UpstreamConnection], None],
         writes: Writes,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
-        """`writes` sends what is asked, with what others ask meanwhile."""
+        """`writes` sends what is asked, with what others ask meanwhile; `call_later` is the loop's."""
         self._writes = writes
+        self._call_later = call_later
         self._on_idle = on_idle
         self._on_gone = on_gone
         self.transport: asyncio.Transport | None = None
@@ -70,7 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[RawField] = []
         self._content: list[bytes] = []
-        """Of this read; not passed on yet."""
+        """Not passed on yet."""
         self._head_bytes = 0
         self.status = 0
         """Of the answer, once its head came."""
@@ -158,17 +161,29 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._is_head_only() and self.answer_ended:
             self._parser = httptools.HttpResponseParser(self)
-        receiver = self.receiver
-        if receiver is not None:
-            self._tell(receiver)
-            if self.answer_ended:
-                if is_head and self._is_looked_up and self._head_bytes == len(data):
-                    self._keep_in_mind(data)
-                self._finish(receiver)
+        self._pass_on(data, is_head=is_head)
 
-    def _tell(self, receiver: Receiver) -> None:
-        """Pass on what a read held; each of these calls may end the exchange."""
-        head, content = self._head, self._content
+    def _pass_on(self, data: bytes, *, is_head: bool) -> None:
+        """What this read held, unless an answer began in it that is not whole."""
+        if is_head and self._head is not None and not self.answer_ended:
+            self._held = self._call_later(HELD_S, self._tell)
+            return
+        receiver = self.receiver
+        self._tell()
+        if receiver is not None and self.answer_ended:
+            is_one_read = is_head and self._head_bytes == len(data)
+            if is_one_read and self._is_looked_up and self._is_plain and self._keep_alive:
+                remember(data, self.status, self._fields)
+            self._finish(receiver)
+
+    def _tell(self) -> None:
+        """Pass on what reads held, if anybody still wants it; each of these calls may end the exchange."""
+        receiver, head, content = self.receiver, self._head, self._content
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        if receiver is None:
+            return
         if head is not None:
             self._head = None
             receiver.on_upstream_head(*head[:3], has_body=head[3])
@@ -199,11 +214,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._error = UpstreamProtocolError("upstream-syntax")
         return False
 
-    def _keep_in_mind(self, data: bytes) -> None:
-        """All of an answer came in the first read, and nothing is wrong with it."""
-        if self._is_plain and self._keep_alive:
-            remember(data, self.status, self._fields)
-
     def _deliver(self, head: AnswerHead, data: bytes) -> None:
         """What the parser would, with its callbacks; each of these calls may end the exchange."""
         receiver = self.receiver
@@ -232,27 +242,24 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        was_waiting, self.receiver = self.receiver, None
+        receiver = self.receiver
         self.is_closed = True
         self.transport = None  # this object and its parser refer to each other, and its TLS holds far more than they do
         # RFC 9112 §9.8: without the closing alert anybody on the network may have ended the answer.
         is_end = self._is_delimited_by_close and not self.answer_ended and self._is_closed_properly
-        if was_waiting is not None and is_end:
+        if receiver is not None and is_end:
             self.answer_ended = True
-        elif was_waiting is not None:
-            self.failure = (
-                UpstreamProtocolError("upstream-truncated")
-                if self.answer_started
-                else UpstreamUnreachable("upstream-closed", str(exc or ""))
-            )
+        elif receiver is not None:
+            self.receiver = None
+            self.failure = UpstreamUnreachable("upstream-closed", str(exc or ""))
+            if self.answer_started:
+                self.failure = UpstreamProtocolError("upstream-truncated")
         self._on_gone(self)
-        if was_waiting is None:
-            return
-        if self.failure is not None:
-            was_waiting.on_upstream_failed(self.failure)
-        else:
-            was_waiting.on_upstream_end()
-            was_waiting.on_upstream_flush()
+        if receiver is not None and self.failure is not None:
+            receiver.on_upstream_failed(self.failure)
+        elif receiver is not None:
+            self._tell()
+            self.receiver = None
 
     def pause_writing(self) -> None:
         if self.receiver is not None:
@@ -265,7 +272,8 @@ class UpstreamConnection(asyncio.Protocol):
     # -- llhttp ---------------------------------------------------------------------------------
 
     _head: tuple[int, list[RawField], int | None, bool] | None = None
-    """Status, fields, length and whether there is a body, of a final answer that begins in this read."""
+    """Status, fields, length and whether there is a body, of a final answer that began and was not passed on."""
+    _held: asyncio.TimerHandle | None = None
     _is_delimited_by_close = False
     _narrow_bytes = NARROW_BYTES
     _strange_heads = 0
@@ -298,7 +306,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._error = fault_in_interim(status, self._fields) or (self._judge_switch() if status == 101 else None)
             return
         if status > 599 or len(self._fields) > MAX_FIELDS or self._head_bytes > MAX_HEAD_BYTES:
-            self._error = self._judge_bounds(status)
+            self._error = fault_in_bounds(status, self._fields, MAX_FIELDS, MAX_HEAD_BYTES)
             if self._error is not None:
                 return
         content_length: int | None = None
@@ -330,15 +338,6 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 300:
             self._error = UpstreamProtocolError("upstream-not-switched")
         return status >= 300
-
-    def _judge_bounds(self, status: int) -> UpstreamProtocolError | None:
-        """Of a head that is whole. `_head_bytes` counts what came with it too, so its size is looked at here."""
-        if status > 599:
-            return UpstreamProtocolError("upstream-status")
-        if len(self._fields) > MAX_FIELDS:
-            return UpstreamProtocolError("upstream-field-count")
-        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
-        return UpstreamProtocolError("upstream-head-size") if size > MAX_HEAD_BYTES else None
 
     def _judge_switch(self) -> UpstreamProtocolError | None:
         """Whether a 101 is what was asked for (attacks C3)."""
@@ -387,7 +386,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.failure = error
         receiver = self.receiver
         if receiver is not None and self.answer_ended:
-            self._tell(receiver)  # the answer is whole; what came behind it ends the connection, not the answer
+            self._tell()  # the answer is whole; what came behind it ends the connection, not the answer
             receiver = None
         self.receiver = None
         self._close()

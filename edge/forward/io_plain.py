@@ -105,7 +105,7 @@ class PlainPool:
         began_ns = time.perf_counter_ns()
         cause: OSError | None = None
         for address in [each.address for each in addresses]:
-            connection = UpstreamConnection(self._on_idle, self._on_gone, self._writes)
+            connection = UpstreamConnection(self._on_idle, self._on_gone, self._writes, self._loop.call_later)
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     await self._connect(connection, address)

@@ -192,7 +192,9 @@ class Pool:
         key = PoolKey(upstream.spiffe_id, address, trust.generation)
         began_ns = time.perf_counter_ns()
         transport, connection = await dial(
-            address, trust.context, lambda: UpstreamConnection(self._on_idle, self._on_gone, self._writes)
+            address,
+            trust.context,
+            lambda: UpstreamConnection(self._on_idle, self._on_gone, self._writes, self._loop.call_later),
         )
         is_believed = False
         try:

@@ -131,11 +131,12 @@ class GatewayCall:
         return await _say(await self._dial(), request)
 
     async def _dial(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
         try:
             transport, connection = await dial(
                 self._address,
                 self._context,
-                lambda: UpstreamConnection(self._keep, self._forget, Writes(asyncio.get_running_loop().call_soon)),
+                lambda: UpstreamConnection(self._keep, self._forget, Writes(loop.call_soon), loop.call_later),
             )
         except UpstreamIdentityRejected as exc:
             kind = CallFailed if exc.rule == HANDSHAKE else Impostor

@@ -29,7 +29,7 @@ from edge.parse.frames import Frame, FrameReader, Violation, encode
 from tests.edge.accept import test_tls
 from tests.edge.authn.simulator import KeySourceInMemory
 from tests.edge.config.house import sources
-from tests.edge.forward.test_http1 import Case
+from tests.edge.forward.transcript import Case
 from tests.edge.test_pipeline import House
 
 HEAD = b"Host: localhost\r\n"

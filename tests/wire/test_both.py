@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +26,7 @@ from tests.wire.raw_h2 import (
     setting,
 )
 from tests.wire.rig import Rig
-from tests.wire.speaker import SPEAKERS, Speaker
+from tests.wire.speaker import LOST, SPEAKERS, Speaker
 
 PROTOCOL, COMPRESSION = 1, 9
 pytestmark = pytest.mark.parametrize("http2", ["front", "hypercorn"], indirect=True, scope="module")
@@ -35,6 +36,28 @@ def seen_head(rig: Rig) -> list[bytes]:
     """What the upstream got, without what differs from request to request."""
     head = rig.upstream.seen.partition(b"\r\n\r\n")[0]
     return [line for line in head.split(b"\r\n") if not line.startswith((b"x-request-id: ", b"traceparent: "))]
+
+
+SHORT = [
+    b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfCLOSE",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nCUT",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nCLOSE",
+    b"HTTP/1.1 200 OK\r\n\r\nuntil a close without its alertCUT",
+]
+
+
+@pytest.mark.parametrize("raw", SHORT)
+def test_an_answer_that_is_short_from_the_start_is_a_502(rig: Rig, speaker: Speaker, raw: bytes) -> None:
+    for _ in range(10):  # on a busy machine the end may come late, when the beginning was passed on
+        rig.upstream.answers = [raw]
+        with suppress(*LOST):
+            answer = speaker.ask()
+            break
+    assert (answer.status, answer.reason) == (502, "upstream-protocol")
+    assert b"half" not in answer.body
+    leaf = rig.record(answer.fields["x-request-id"])
+    assert (leaf["event.reason"], leaf["rule.id"]) == ("upstream-protocol", "upstream-truncated")
+    assert speaker.ask().body == b"ok"
 
 
 def test_a_request_is_served_and_recorded(rig: Rig, speaker: Speaker) -> None:

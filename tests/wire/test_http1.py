@@ -286,9 +286,13 @@ def test_upstreams_that_break_the_rules_are_told_and_not_used_again(
 
 
 def test_a_truncated_answer_cuts_the_client_instead_of_looking_complete(rig: Rig) -> None:
-    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfCLOSE"]
-    with rig.client() as client, pytest.raises((EOFError, OSError)):
-        client.send(GET).answer()
+    rig.upstream.go_on.clear()
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfWAITCLOSE"]
+    with rig.client() as client:
+        client.send(GET).read_until(b"half")
+        rig.upstream.go_on.set()
+        with pytest.raises((EOFError, OSError)):
+            client.answer()
 
 
 def test_surplus_bytes_of_one_answer_never_reach_another_client_C3(rig: Rig) -> None:

@@ -255,10 +255,15 @@ def test_a_client_that_waits_for_100_continue_is_told_to_go_on(rig: Rig) -> None
 
 def test_a_cut_upstream_resets_the_stream_alone(rig: Rig) -> None:
     since = len(rig.leaves())
-    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfCUT"]
+    rig.upstream.go_on.clear()
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfWAITCUT"]
     with H2Client(rig.gateway) as client:
+        stream = client.request("GET", "/orders/7")
+        while b"half" not in client.bodies.get(stream, b""):
+            client.pump()
+        rig.upstream.go_on.set()
         with pytest.raises(Reset) as caught:
-            client.ask()
+            client.answer(stream)
         assert caught.value.code == 2
         assert client.ask().body == b"ok"
     rig.leaf_where({"rule.id": "upstream-truncated", "http.response.body.bytes": 4}, since)

@@ -124,9 +124,13 @@ def test_what_is_idempotent_is_sent_again_only_before_one_byte_of_an_answer(rig:
 
 
 def test_an_answer_until_close_is_whole_only_with_the_closing_alert(rig: Rig) -> None:
-    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\n\r\npartCUT"]
-    with rig.client() as client, pytest.raises((EOFError, OSError)):
-        client.send(GET).answer()
+    rig.upstream.go_on.clear()
+    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\n\r\npartWAITCUT"]
+    with rig.client() as client:
+        client.send(GET).read_until(b"part")
+        rig.upstream.go_on.set()
+        with pytest.raises((EOFError, OSError)):
+            client.answer()
     rig.leaf_where({"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
 
 

@@ -22,6 +22,7 @@ from edge.registry.roster import Roster
 from edge.writes import Writes
 from pki.svid import VerifiedSvid
 from tests.edge.forward.house import to
+from tests.edge.forward.transcript import Clock
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 _FAR_S = 4e9
@@ -86,7 +87,7 @@ class Dialling(Pool):
 
     async def _dial_one(self, upstream: Upstream, address: tuple[str, int]) -> Pinned:
         await self.reach(address)
-        connection = UpstreamConnection(self._on_idle, self._on_gone, Writes(lambda end: end()))
+        connection = UpstreamConnection(self._on_idle, self._on_gone, Writes(lambda end: end()), Clock().call_later)
         self.wires.append(Wire(connection))
         connection.connection_made(self.wires[-1])
         facts = UpstreamFacts(upstream.service, upstream.spiffe_id, "1", f"{address[0]}:{address[1]}", 1)

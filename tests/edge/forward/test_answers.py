@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edge.forward.answers import MAX_HEAD_BYTES, MAX_HEADS, recall, remember
-from tests.edge.forward.test_http1 import OK, Case, Listener
+from tests.edge.forward.test_http1 import OK
+from tests.edge.forward.transcript import Case, Listener
 
 LENGTH = (b"content-length", b"5")
 

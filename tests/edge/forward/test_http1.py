@@ -2,109 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Sequence
 
 import pytest
 
-from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, NARROW_BYTES, UpstreamConnection
+from edge.errors import UpstreamProtocolError, UpstreamUnreachable
+from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, NARROW_BYTES
 from edge.forward.io_dial import RECEIVE_BYTES
-from edge.model.http import RawField
-from edge.writes import Writes
-
-Event = tuple[object, ...]
-
-
-class Wire(asyncio.Transport):
-    """The upstream's socket."""
-
-    def __init__(self, extra: dict[str, object] | None = None) -> None:
-        super().__init__(extra)
-        self.written = b""
-        self.aborted = False
-        self.reading = True
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
-class Listener:
-    """What the exchange would hear."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.end_is_flushed = False
-
-    def on_upstream_head(
-        self, status: int, fields: Sequence[RawField], content_length: int | None, *, has_body: bool
-    ) -> None:
-        self.events.append(("head", status, content_length, has_body))
-        self.fields = list(fields)
-
-    def on_upstream_body(self, body: bytes) -> None:
-        self.events.append(("body", body))
-
-    def on_upstream_end(self) -> None:
-        self.events.append(("end",))
-
-    def on_upstream_flush(self) -> None:
-        self.end_is_flushed = self.events[-1:] == [("end",)]
-
-    def on_upstream_failed(self, error: UpstreamError) -> None:
-        self.events.append(("failed", type(error), error.rule))
-
-    def on_upstream_paused(self, *, is_paused: bool) -> None:
-        self.events.append(("paused", is_paused))
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(e[1] for e in self.events if e[0] == "body" and isinstance(e[1], bytes))
-
-
-class Case:
-    """One connection with an exchange started on it."""
-
-    def __init__(self, *, is_head: bool = False, is_complete: bool = True) -> None:
-        self.idle: list[UpstreamConnection] = []
-        self.gone: list[UpstreamConnection] = []
-        self.connection = UpstreamConnection(self.idle.append, self.gone.append, Writes(lambda end: end()))
-        self.wire = Wire()
-        self.connection.connection_made(self.wire)
-        self.heard = Listener()
-        self.start(is_head=is_head, is_complete=is_complete)
-
-    def start(self, *, is_head: bool = False, is_complete: bool = True) -> None:
-        self.connection.start(self.heard, b"GET / HTTP/1.1\r\n\r\n", is_head_method=is_head, is_complete=is_complete)
-
-    def receive(self, raw: bytes, *, pieces: int = 1) -> Case:
-        size = max(1, len(raw) // pieces)
-        for start in range(0, len(raw), size):
-            self.connection.data_received(raw[start : start + size])
-        return self
-
-    @property
-    def kinds(self) -> list[object]:
-        return [event[0] for event in self.heard.events]
-
-    @property
-    def failure(self) -> tuple[object, ...]:
-        assert self.heard.events[-1][0] == "failed"
-        return self.heard.events[-1][1:]
-
+from tests.edge.forward.transcript import Case, Wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b \r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Trailer: evil\r\n\r\n"
@@ -294,6 +199,49 @@ def test_a_short_answer_is_told() -> None:
     case = Case().receive(OK[:-1])
     case.connection.connection_lost(None)
     assert case.failure == (UpstreamProtocolError, "upstream-truncated")
+
+
+SHORT = [OK[:-1], OK[: OK.index(b"hello")], CHUNKED[:-20], CHUNKED[: CHUNKED.index(b"5\r\n")]]
+
+
+@pytest.mark.parametrize("raw", SHORT)
+def test_of_an_answer_that_is_short_from_the_start_nothing_is_passed_on(raw: bytes) -> None:
+    case = Case(is_held=True).receive(raw)
+    assert case.kinds == []
+    case.connection.connection_lost(None)
+    assert case.heard.events == [("failed", UpstreamProtocolError, "upstream-truncated")]
+    case.clock.pass_by()
+    assert case.kinds == ["failed"]
+
+
+@pytest.mark.parametrize("raw", SHORT)
+def test_the_beginning_of_an_answer_is_passed_on_a_moment_later(raw: bytes) -> None:
+    case = Case(is_held=True).receive(raw)
+    case.clock.pass_by()
+    assert case.kinds == ["head", "body"][: 2 if b"hell" in raw else 1]
+
+
+def test_what_comes_next_takes_the_beginning_along_once() -> None:
+    case = Case(is_held=True).receive(OK[:-3]).receive(OK[-3:-1])
+    assert (case.heard.events, case.clock.due) == ([("head", 200, 5, True), ("body", b"hell")], [])
+    case.receive(OK[-1:])
+    assert (case.kinds, case.heard.body, case.idle) == (["head", "body", "body", "end"], b"hello", [case.connection])
+    assert case.clock.cancelled == 1
+
+
+def test_nobody_hears_the_beginning_of_an_answer_that_was_given_up() -> None:
+    case = Case(is_held=True).receive(OK[:-1])
+    case.connection.abort()
+    case.clock.pass_by()
+    assert case.kinds == []
+
+
+def test_what_ends_with_the_connection_is_whole_then() -> None:
+    case = Case(is_held=True).receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    case.connection.eof_received()
+    case.connection.connection_lost(None)
+    assert case.heard.events == [("head", 200, None, True), ("body", b"hello"), ("end",)]
+    assert case.connection.failure is None
 
 
 def test_a_close_before_the_answer_is_unreachable() -> None:

@@ -13,8 +13,8 @@ from edge.forward.http1 import UpstreamConnection
 from edge.forward.websocket import Offer, UpstreamStream
 from edge.model.http import RawField
 from edge.writes import Writes
-from tests.edge.forward.test_http1 import Listener
-from tests.edge.forward.test_http1 import Wire as PlainWire
+from tests.edge.forward.transcript import Clock, Listener
+from tests.edge.forward.transcript import Wire as PlainWire
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b64encode(sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -110,7 +110,9 @@ class Case:
     def __init__(self) -> None:
         self.idle: list[UpstreamConnection] = []
         self.gone: list[UpstreamConnection] = []
-        self.connection = UpstreamConnection(self.idle.append, self.gone.append, Writes(lambda end: end()))
+        self.connection = UpstreamConnection(
+            self.idle.append, self.gone.append, Writes(lambda end: end()), Clock().call_later
+        )
         self.wire = Wire()
         self.connection.connection_made(self.wire)
         self.heard = Listener()
