@@ -204,10 +204,14 @@ class Service:
             if not pinned.connection.is_closed:
                 return pinned
         far = Far(self._loop, self.seen, self.words)
-        connection = far.connection = self._made(self._keep, lambda gone: None, self._writes)
+        connection = far.connection = self._made(self._keep, lambda gone: None, self._writes, self._call_soon)
         connection.connection_made(far)
         connection.pinned = Pinned(PoolKey(FACTS.spiffe_id, _ADDRESS, 1), connection, FACTS, (), 0.0)
         return connection.pinned
+
+    def _call_soon(self, _: float, callback: Callable[[], None]) -> asyncio.Handle:
+        """A moment is one turn of the loop here, so that both ways are told in the same."""
+        return self._loop.call_soon(callback)
 
     def _keep(self, connection: UpstreamConnection) -> None:
         if connection.pinned is not None:
