@@ -46,6 +46,23 @@ _OF_A_CERTIFICATE = frozenset(
 """What stands in directories that are replaced as a whole."""
 
 
+def read_regular(path: Path, *, limit: int) -> tuple[bytes, os.stat_result]:
+    """A regular file, or what a link leads to, and what was known of it when it was read. Whoever may have put something else
+    there holds nobody up: a pipe would be waited for without end, a device read without end.
+
+    Raises:
+        OSError: also for what is no file, or has more than `limit` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(0, "not a regular file")
+        if facts.st_size > limit:
+            raise OSError(0, f"larger than {limit} bytes")
+        return file.read(limit), facts
+
+
 def read_private(path: Path, *, limit: int = MAX_BYTES, forbidden: int = 0o077) -> bytes:
     """Read a secret file after checking what was opened (the descriptor, not the name: no race).
 

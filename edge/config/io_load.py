@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from edge.config import document
 from edge.config.secret import Secret
 from edge.config.sources import POLICY_FILES, SCHEMA_FILE, RawFile, Sources, references, resolve
 from edge.errors import UnsafeState
+from pki.io_files import read_regular
 
 _MAX_FILE_BYTES = 16 << 20
 _MAX_POLICY_FILES = 2000
@@ -86,18 +86,11 @@ def _policies(directory: Path, name: str) -> tuple[tuple[RawFile, ...], tuple[st
 
 
 def _read(path: Path) -> bytes:
-    """A regular file as bytes. Non-blocking: a pipe in its place must not hang the reload."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a regular file")
-        if status.st_size > _MAX_FILE_BYTES:
-            raise OSError(0, f"larger than {_MAX_FILE_BYTES} bytes")
-        raw = file.read(_MAX_FILE_BYTES)
-        if status.st_mode & _OTHERS and _PRIVATE_KEY in raw:
-            raise UnsafeState(f"{path}: a private key that everybody can read; chmod 600 {path}, and replace the key")
-        return raw
+    """A regular file as bytes. Raises: OSError; UnsafeState for a private key that everybody can read."""
+    raw, facts = read_regular(path, limit=_MAX_FILE_BYTES)
+    if facts.st_mode & _OTHERS and _PRIVATE_KEY in raw:
+        raise UnsafeState(f"{path}: a private key that everybody can read; chmod 600 {path}, and replace the key")
+    return raw
 
 
 def _name(source: Path, text: str) -> str:

@@ -6,10 +6,9 @@ one, as C2SP tlog-tiles allows, so a reader with a slightly older head still fin
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
+from pki.io_files import read_regular
 from pki.tlog import checkpoint, note, wal
 from pki.tlog.errors import LogInconsistent, LogUnreadable, NoteMalformed, TileMalformed
 from pki.tlog.merkle import HASH_BYTES, NodeSource, fold
@@ -23,19 +22,8 @@ MAX_FILE_BYTES = 256 << 20
 
 
 def read_file(path: Path) -> bytes:
-    """A regular file, or what a link leads to. A pipe would be waited for without end, a device read without end.
-
-    Raises:
-        OSError: also for what is no file, or has more than MAX_FILE_BYTES.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(0, "not a regular file")
-        if facts.st_size > MAX_FILE_BYTES:
-            raise OSError(0, f"larger than {MAX_FILE_BYTES} bytes")
-        return file.read(MAX_FILE_BYTES)
+    """One file of a log, or its key. Raises: OSError; as `read_regular`."""
+    return read_regular(path, limit=MAX_FILE_BYTES)[0]
 
 
 class LogReader:
