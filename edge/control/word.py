@@ -106,9 +106,10 @@ async def trusted_bundle(inside: Inside) -> Response:
 
 def _tagged(document: bytes) -> Response:
     """One of the authority's, byte by byte, or that it is known."""
-    is_known = request.headers.get("If-None-Match") == _tag(document)
+    tag = _tag(document)
+    is_known = request.headers.get("If-None-Match") == tag
     answer = Response(b"" if is_known else document, status=304 if is_known else 200, content_type="application/json")
-    answer.headers["ETag"] = _tag(document)
+    answer.headers["ETag"] = tag
     return answer
 
 
