@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +12,10 @@ from edge.cli.locate import locate
 from edge.errors import Fault
 
 if TYPE_CHECKING:
-    from edge.config.io_check import Checked
-    from edge.config.settings import Config
-    from edge.config.sources import Sources
+    from edge.config.io_check import Checked, Look
 
 
-def judged(
-    config: Path | None, look: Callable[[Config, Sources], Iterable[Fault]] | None = None
-) -> tuple[Path, Checked]:
+def judged(config: Path | None, look: Look | None = None) -> tuple[Path, Checked]:
     """The file and the judgement of it and all files it names; `look`: and of what is valid in them.
 
     Ends the command with exit code 4 and the cause when they cannot be read safely.
@@ -30,8 +25,7 @@ def judged(
 
     path = locate(config)
     with exit_code_4("edge: "):
-        sources = load(path, os.environ)
-        return path, check(sources, look=look) if look is not None else check(sources)
+        return path, check(load(path, os.environ), look=look)
 
 
 def from_here(fault: Fault, config: Path) -> Fault:

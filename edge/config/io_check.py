@@ -23,6 +23,8 @@ from edge.config.sources import Sources
 from edge.errors import ConfigError, Fault
 from edge.model.route import Route
 
+Look = Callable[[Config, Sources], Iterable[Fault]]
+"""Finds what is valid and deserves to be said all the same."""
 _TIMEOUT_S = 60.0
 _FAILED = 70
 
@@ -46,7 +48,7 @@ def check(
     sources: Sources,
     judge: Callable[[Sources], Config] = parse,
     *,
-    look: Callable[[Config, Sources], Iterable[Fault]] = lambda config, sources: (),
+    look: Look | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> Checked:
     """Parse `sources` in a fork. Never raises for what is wrong with them. `look`: at what is valid."""
@@ -79,7 +81,7 @@ def check(
 def _answer(
     sources: Sources,
     judge: Callable[[Sources], Config],
-    look: Callable[[Config, Sources], Iterable[Fault]],
+    look: Look | None,
     writing: int,
 ) -> None:
     """In the child: say what came of it, and end without running what belongs to the parent."""
@@ -95,7 +97,7 @@ def _answer(
                 config.listeners.public.hosts,
                 config.routes,
                 tuple(fault for fault in found if fault is not None),
-                tuple(look(config, sources)),
+                tuple(look(config, sources)) if look is not None else (),
             )
         except ConfigError as exc:
             checked = Checked(exc.faults)

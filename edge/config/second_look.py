@@ -59,6 +59,8 @@ class _Look:
     limits_file: Document
     may_register: bool
     """Here, or at another gateway of the same store."""
+    there: Owners
+    """Of all routes of the file."""
     owners: Mapping[str, Route | None]
     """By service: the route that owns what it could declare (or the first of those that do)."""
 
@@ -69,7 +71,7 @@ class _Look:
         may_register = is_shared and not config.identity.outside
         there = Owners(config.routes)
         owners = {each.service: _owner(each, there) if may_register else None for each in config.grants}
-        return cls(config, services, limits, may_register, owners)
+        return cls(config, services, limits, may_register, there, owners)
 
     def _may_declare(self, grant: Grant) -> bool:
         """Whether a route that the service declares could ever live."""
@@ -117,7 +119,6 @@ class _Look:
 
     def routes(self) -> Iterator[Fault]:
         routes = self.config.routes
-        there = Owners(routes)
         for route in routes:
             if not (route.upstream.endpoints or self.may_register):
                 message = "no endpoints, and nobody can register at this gateway: each request is refused with 502"
@@ -127,7 +128,7 @@ class _Look:
                 who = "nobody without a credential" if not route.auth else "nobody"
                 message = f"the policies permit {who} to use it: each request is refused with 403"
                 yield _of(route, "denied-route", message, "write a permit for it, or remove it")
-            if (others := _before(route, there, self.config.listeners.public.hosts)) is not None:
+            if (others := _before(route, self.there, self.config.listeners.public.hosts)) is not None:
                 message = f"every request that it matches belongs to {', '.join(map(_named, others))}"
                 yield _of(route, "unreached-route", message, "remove it, or narrow what comes before it")
         for first, second in contested(routes):
