@@ -1,4 +1,4 @@
-"""Answers of upstreams: who gets one, what none may say before it, and heads that were met before, by their very bytes.
+"""Answers of upstreams: who gets one, and heads that were met before, by their very bytes.
 
 An upstream says the same of the same thing again, and within a second to the last byte. What a head means is a function of
 its bytes alone, so behind one that was met before a whole answer needs no parser: as `front/heads` for requests.
@@ -15,17 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge.errors import UpstreamError, UpstreamProtocolError
+from edge.errors import UpstreamError
 from edge.model.http import KnownFields, RawField
 
 MAX_HEADS = 2048
 MAX_HEAD_BYTES = 2048
 """Sixteen mebibytes in all at the worst: the fields are as long as the bytes, and objects around them. A thousand callers
 whose answers say who they are have room."""
-HELD_S = 0.005
-"""How long the beginning of an answer waits for more of it, or for the end of the connection, before it is passed on."""
 _END = b"\r\n\r\n"
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Receiver(Protocol):
@@ -78,25 +75,3 @@ def remember(data: bytes, status: int, fields: Sequence[RawField]) -> None:
         if len(_known) >= MAX_HEADS:
             _known.clear()
         _known[data[:end]] = AnswerHead(status, KnownFields(fields), len(data) - end, end)
-
-
-def fault_in_interim(status: int, fields: Sequence[RawField]) -> UpstreamProtocolError | None:
-    """What is wrong with the head of an answer below 200."""
-    if status < 100:
-        return UpstreamProtocolError("upstream-status")
-    if any(name in _FRAMING for name, _ in fields):
-        # RFC 9110 §8.6, RFC 9112 §6.1: it has none. llhttp would read the body, and give it before any head.
-        return UpstreamProtocolError("upstream-interim-framing")
-    return None
-
-
-def fault_in_bounds(
-    status: int, fields: Sequence[RawField], max_fields: int, max_bytes: int
-) -> UpstreamProtocolError | None:
-    """What is wrong with a final head that may be too large, or with its status."""
-    if status > 599:
-        return UpstreamProtocolError("upstream-status")
-    if len(fields) > max_fields:
-        return UpstreamProtocolError("upstream-field-count")
-    size = sum(len(name) + len(value) + 4 for name, value in fields)
-    return UpstreamProtocolError("upstream-head-size") if size > max_bytes else None

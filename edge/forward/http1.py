@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import httptools
 
 from edge.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.answers import HELD_S, AnswerHead, Receiver, fault_in_bounds, fault_in_interim, recall, remember
+from edge.forward.answer_faults import MAX_FIELDS, MAX_HEAD_BYTES, fault_in_bounds, fault_in_interim
+from edge.forward.answers import AnswerHead, Receiver, recall, remember
 from edge.forward.io_dial import widen
 from edge.forward.websocket import Offer
 from edge.model.http import RawField
@@ -30,15 +31,12 @@ from edge.writes import Writes
 if TYPE_CHECKING:
     from edge.forward.io_pool import Pinned
 
-MAX_HEAD_BYTES = 65_536
-"""An answer's head above this is an error: 64 KiB is more than twice what browsers accept."""
-
 NARROW_BYTES = 524_288
 """Read in small pieces on each connection, before large ones: more than finds room on its way to a client that takes nothing
 (each side's kernel, and ours)."""
 
-MAX_FIELDS = 256
-"""Of an answer; twice what a request may have."""
+HELD_S = 0.005
+"""How long the beginning of an answer waits for more of it, or for the end of the connection, before it is passed on."""
 
 _MANY_HEADS = 64
 """That were met for the first time, one after the other. As each second begins, all are: they say the date."""
@@ -306,7 +304,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._error = fault_in_interim(status, self._fields) or (self._judge_switch() if status == 101 else None)
             return
         if status > 599 or len(self._fields) > MAX_FIELDS or self._head_bytes > MAX_HEAD_BYTES:
-            self._error = fault_in_bounds(status, self._fields, MAX_FIELDS, MAX_HEAD_BYTES)
+            self._error = fault_in_bounds(status, self._fields)
             if self._error is not None:
                 return
         content_length: int | None = None

@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from edge.errors import UpstreamProtocolError, UpstreamUnreachable
-from edge.forward.http1 import MAX_FIELDS, MAX_HEAD_BYTES, NARROW_BYTES
+from edge.forward.answer_faults import MAX_FIELDS, MAX_HEAD_BYTES
+from edge.forward.http1 import NARROW_BYTES
 from edge.forward.io_dial import RECEIVE_BYTES
 from tests.edge.forward.transcript import Case, Wire
 
