@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from tests.e2e.upstream import OK as OK
 from tests.e2e.upstream import Upstream
 from tests.e2e.whole_gateway import Gateway, Variant, events_in_log, eventually, make, requests_in_log
@@ -287,6 +289,17 @@ class Rig:
     def close(self) -> None:
         assert self.gateway.stop() == 0
         self.upstream.close()
+
+
+def cut_behind(rig: Rig, begun: bytes, rest: bytes) -> None:
+    """An upstream's answer breaks off by `rest` when the client has `begun`; then it is cut off too."""
+    rig.upstream.go_on.clear()
+    rig.upstream.answers = [begun + b"WAIT" + rest]
+    with rig.client() as client:
+        client.send(GET).read_until(begun.rpartition(b"\r\n")[2])
+        rig.upstream.go_on.set()
+        with pytest.raises((EOFError, OSError)):
+            client.answer()
 
 
 def refused(rig: Rig, raw: bytes, status: int, reason: str, rule: str | None = None) -> None:

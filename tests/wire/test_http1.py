@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.wire.rig import GET, HEAD, OK, Rig, refused
+from tests.wire.rig import GET, HEAD, OK, Rig, cut_behind, refused
 
 CHUNKED_HELLO = (
     b"POST /orders/b HTTP/1.1\r\n"
@@ -286,13 +286,7 @@ def test_upstreams_that_break_the_rules_are_told_and_not_used_again(
 
 
 def test_a_truncated_answer_cuts_the_client_instead_of_looking_complete(rig: Rig) -> None:
-    rig.upstream.go_on.clear()
-    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfWAITCLOSE"]
-    with rig.client() as client:
-        client.send(GET).read_until(b"half")
-        rig.upstream.go_on.set()
-        with pytest.raises((EOFError, OSError)):
-            client.answer()
+    cut_behind(rig, b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", b"CLOSE")
 
 
 def test_surplus_bytes_of_one_answer_never_reach_another_client_C3(rig: Rig) -> None:

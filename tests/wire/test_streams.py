@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.e2e.whole_gateway import eventually
-from tests.wire.rig import GET, HEAD, OK, Client, Rig, client_context, refused
+from tests.wire.rig import GET, HEAD, OK, Client, Rig, client_context, cut_behind, refused
 
 POST = b"POST /orders/x HTTP/1.1\r\n" + HEAD
 BIG = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 20) + bytes(1 << 20)
@@ -124,13 +124,7 @@ def test_what_is_idempotent_is_sent_again_only_before_one_byte_of_an_answer(rig:
 
 
 def test_an_answer_until_close_is_whole_only_with_the_closing_alert(rig: Rig) -> None:
-    rig.upstream.go_on.clear()
-    rig.upstream.answers = [b"HTTP/1.1 200 OK\r\n\r\npartWAITCUT"]
-    with rig.client() as client:
-        client.send(GET).read_until(b"part")
-        rig.upstream.go_on.set()
-        with pytest.raises((EOFError, OSError)):
-            client.answer()
+    cut_behind(rig, b"HTTP/1.1 200 OK\r\n\r\npart", b"CUT")
     rig.leaf_where({"rule.id": "upstream-truncated", "http.response.body.bytes": 4})
 
 
